@@ -1,0 +1,83 @@
+"""Attention over the KV pool, as an implementation of transformers' AttentionInterface.
+
+A model that runs with `attn_implementation="kernel_engine"` and gets `batch=` and `cache=` stores the new keys and values in
+the pool and attends each query token to its own sequence's context there. Causality comes from the batch's layout; the
+mask that transformers would build is None for this implementation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .batch import Batch, Decodes, Extend
+from .pool import KVCache
+
+IMPLEMENTATION = "kernel_engine"
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    batch: Batch,
+    cache: KVCache,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """`query` [1, heads, tokens, dim] and `key`, `value` [1, kv_heads, tokens, dim] -> [1, tokens, heads, dim]."""
+    layer: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
+    keys, values = cache.store(layer, batch.out_slots, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    query = query[0].transpose(0, 1)
+    outputs = []
+    if batch.decodes:
+        outputs.append(_decode(query[: len(batch.decodes.slots)], keys, values, batch.decodes, scaling))
+    for extend in batch.extends:
+        outputs.append(_extend(query[extend.begin : extend.end], keys, values, extend, scaling))
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
+
+
+def _decode(query: Tensor, keys: Tensor, values: Tensor, decodes: Decodes, scaling: float | None) -> Tensor:
+    """`query` [sequences, heads, dim]. The heads that share a key head become the query's length: on CPU that is 12 times
+    faster than `enable_gqa`."""
+    sequences, longest = decodes.slots.shape
+    _, kv_heads, dim = keys.shape
+    flat = decodes.slots.view(-1)
+    context_keys = keys.index_select(0, flat).view(sequences, longest, kv_heads, dim).transpose(1, 2)
+    context_values = values.index_select(0, flat).view(sequences, longest, kv_heads, dim).transpose(1, 2)
+    grouped = query.reshape(sequences, kv_heads, -1, dim)
+    output = F.scaled_dot_product_attention(
+        grouped, context_keys, context_values, attn_mask=decodes.mask, scale=scaling
+    )
+    return output.reshape(query.shape)
+
+
+def _extend(query: Tensor, keys: Tensor, values: Tensor, extend: Extend, scaling: float | None) -> Tensor:
+    """`query` [tokens, heads, dim], of which token i sees the context up to its own position."""
+    tokens, heads, _ = query.shape
+    context = len(extend.slots)
+    groups = heads // keys.shape[1]
+    context_keys = keys.index_select(0, extend.slots).transpose(0, 1).repeat_interleave(groups, 0)
+    context_values = values.index_select(0, extend.slots).transpose(0, 1).repeat_interleave(groups, 0)
+    mask = None
+    if tokens < context:
+        mask = torch.ones(tokens, context, dtype=torch.bool, device=query.device).tril(context - tokens)
+    output = F.scaled_dot_product_attention(
+        query.transpose(0, 1)[None],
+        context_keys[None],
+        context_values[None],
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scaling,
+    )
+    return output[0].transpose(0, 1)
+
+
+ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attend)

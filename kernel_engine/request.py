@@ -1,0 +1,151 @@
+"""What is asked of the engine (`Request`), what becomes of it there (`Sequence`), and what comes back (`Output`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .grammar import Matcher
+from .radix import Node, Tokens
+from .sampling_params import SamplingParams
+from .text import TextStream
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobRequest:
+    """Which log-probabilities to return: of prompt tokens from `start` on (-1: none), and of every output token.
+
+    `top` alternatives are added at each position, and those of `token_ids`.
+    """
+
+    start: int = -1
+    top: int = 0
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A checked request: one prompt as token ids, one sample."""
+
+    rid: str
+    input_ids: list[int]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    logprobs: LogprobRequest | None = None
+    priority: int = 0
+    stream_interval: int | None = None
+    """New tokens per output; None: one output, at the end."""
+
+
+class LogprobEntry(NamedTuple):
+    """One position of the text: its token's log-probability (None for the first), and the alternatives asked for."""
+
+    logprob: float | None
+    token: int
+    top: list[tuple[float, int]] | None = None
+    chosen_ids: list[tuple[float, int]] | None = None
+
+
+@dataclass(slots=True)
+class Output:
+    """What one step added to one request. The last output of a request has a `finish_reason`."""
+
+    rid: str
+    text: str
+    token_ids: list[int]
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    finish_reason: dict[str, Any] | None = None
+    input_logprobs: list[LogprobEntry] = field(default_factory=list)
+    output_logprobs: list[LogprobEntry] = field(default_factory=list)
+    retractions: int = 0
+
+
+def finished_by_stop(matched: int | str) -> dict[str, Any]:
+    return {"type": "stop", "matched": matched}
+
+
+def finished_by_length(length: int) -> dict[str, Any]:
+    return {"type": "length", "length": length}
+
+
+def aborted(message: str, status_code: int | None = None) -> dict[str, Any]:
+    """`status_code` None: its sender wanted it; otherwise the request failed and the code says whose fault it was."""
+    kinds = {None: None, 400: "BadRequestError", 503: "ServiceUnavailableError"}
+    kind = kinds.get(status_code, "InternalServerError")
+    return {"type": "abort", "message": message, "status_code": status_code, "err_type": kind}
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A request in the engine. Its tokens are the prompt and the output so far; the first `computed` have their keys and
+    values in the pool, in the slots of `rows.table[row]`.
+
+        tokens   | shared: the tree's slots, locked at node | owned | owned, this step computes them | no slots yet |
+                 0                                       shared  computed                      allocated    len(tokens)
+    """
+
+    request: Request
+    max_new_tokens: int
+    seed: int
+    text: TextStream
+    matcher: Matcher | None = None
+    tokens: list[int] = field(default_factory=list)
+    prompt_length: int = 0
+    shared: int = 0
+    computed: int = 0
+    allocated: int = 0
+    row: int = -1
+    node: Node | None = None
+    arrival: int = 0
+    cached_tokens: int | None = None
+    retractions: int = 0
+    finish_reason: dict[str, Any] | None = None
+    output_counts: Counter[int] = field(default_factory=Counter)
+    input_logprobs: list[LogprobEntry] = field(default_factory=list)
+    output_logprobs: list[LogprobEntry] = field(default_factory=list)
+    emitted: int = 0
+    """Output tokens already delivered."""
+    known_match: tuple[int, int] = (-1, 0)
+    """Tree version and length of the prefix cached at that version, while waiting."""
+
+    _key: Tokens = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.request.input_ids)
+        self.prompt_length = len(self.tokens)
+
+    @property
+    def output_length(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def pending(self) -> int:
+        """Tokens that must be computed before the next one can be sampled."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def prefilling(self) -> bool:
+        return self.computed < self.prompt_length
+
+    @property
+    def unscored(self) -> int:
+        """Position of the first prompt token whose log-probability is asked for and not known yet; else the prompt's end."""
+        if self.request.logprobs is None or self.request.logprobs.start < 0:
+            return self.prompt_length
+        return self.request.logprobs.start + max(1, len(self.input_logprobs))
+
+    @property
+    def cacheable(self) -> int:
+        """How many leading tokens may come from the cache: the last is always computed, and so is the one before a token
+        whose log-probability is asked for."""
+        return min(len(self.tokens), self.unscored if self.unscored < self.prompt_length else len(self.tokens)) - 1
+
+    def key(self, length: int) -> Tokens:
+        """The first `length` tokens as a key of the prefix cache."""
+        if len(self._key) < length:
+            self._key = np.array(self.tokens, dtype=np.int64)
+        return self._key[:length]

@@ -1,0 +1,1 @@
+"""The language: expressions, programs, states, and the executor that runs them."""

@@ -1,0 +1,157 @@
+"""Expressions: what a program appends to its state.
+
+An expression is immutable and says only what is wanted; the interpreter gives it meaning. `+` joins expressions and strings
+into flat lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from sgl_jupyter.lang.choices import ChoicesSamplingMethod
+
+
+class SglExpr:
+    """Anything that can be appended to a state."""
+
+    def __add__(self, other: SglExpr | str) -> SglExpr:
+        return SglExprList((*flatten(self), *flatten(as_expr(other))))
+
+    def __radd__(self, other: SglExpr | str) -> SglExpr:
+        return SglExprList((*flatten(as_expr(other)), *flatten(self)))
+
+    def __format__(self, spec: str) -> NoReturn:
+        raise TypeError(f"{self!r} cannot stand in an f-string, which is text at once: join with + instead")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglConstantText(SglExpr):
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Constant({self.value!r})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglGen(SglExpr):
+    """A generation. `overrides` are the fields of `SamplingParams` that differ from the program's defaults;
+    `extra_stop` are strings that end it beside those."""
+
+    name: str | None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    extra_stop: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Gen({self.name!r})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglSelect(SglExpr):
+    name: str | None
+    choices: tuple[str, ...]
+    choices_method: ChoicesSamplingMethod
+
+    def __repr__(self) -> str:
+        return f"Select({self.name}, choices={list(self.choices)}, choices_method={self.choices_method})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglRoleBegin(SglExpr):
+    role: str
+
+    def __repr__(self) -> str:
+        return f"RoleBegin({self.role})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglRoleEnd(SglExpr):
+    role: str
+
+    def __repr__(self) -> str:
+        return f"RoleEnd({self.role})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglVarScopeBegin(SglExpr):
+    name: str
+
+    def __repr__(self) -> str:
+        return f"VarScopeBegin({self.name!r})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglVarScopeEnd(SglExpr):
+    name: str
+
+    def __repr__(self) -> str:
+        return f"VarScopeEnd({self.name!r})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglSetVar(SglExpr):
+    """Sets a variable in its turn, so that it is neither overtaken nor overwritten by generations before it."""
+
+    name: str
+    value: Any
+
+    def __repr__(self) -> str:
+        return f"SetVar({self.name!r}, {self.value!r})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglCommitLazy(SglExpr):
+    """Has the server compute and cache the text so far."""
+
+    def __repr__(self) -> str:
+        return "CommitLazy()"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglExprList(SglExpr):
+    expr_list: tuple[SglExpr, ...]
+
+    def __repr__(self) -> str:
+        return f"ExprList({list(self.expr_list)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglSubmitted(SglExpr):
+    """`expr` as returned by `s.user(expr)`, which has appended it to `owner` already.
+
+    Appended to its owner again, as in `s += s.user(expr)`, it adds nothing; to any other state it is `expr`.
+    """
+
+    expr: SglExpr
+    owner: object
+
+    def __repr__(self) -> str:
+        return repr(self.expr)
+
+
+def as_expr(value: SglExpr | str) -> SglExpr:
+    """`value` as an expression. Raises ValueError for None and TypeError for what is neither text nor an expression."""
+    if isinstance(value, SglExpr):
+        return value
+    if isinstance(value, str):
+        return SglConstantText(value)
+    if value is None:
+        raise ValueError("Tried to append None to state.")
+    raise TypeError(f"cannot append {value!r}: text or an expression is needed, not {type(value).__name__}; try str(...)")
+
+
+def flatten(expr: SglExpr) -> Iterator[SglExpr]:
+    """The single expressions of a list, or the expression itself."""
+    if isinstance(expr, SglExprList):
+        yield from expr.expr_list
+    else:
+        yield expr
+
+
+def variable_of(expr: SglExpr) -> tuple[str | None, ...]:
+    """The variable, if any, that has its value once `expr` is done."""
+    if isinstance(expr, SglGen | SglSelect | SglVarScopeEnd | SglSetVar):
+        return (expr.name,)
+    return ()

@@ -1,0 +1,281 @@
+"""The state of a running program, and of its forks, as the program's author and its readers see it.
+
+Appending never waits; reading waits for what it reads, and raises the error the program failed with, if it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, overload
+
+from sgl_jupyter.lang.api import message
+from sgl_jupyter.lang.events import EventLog
+from sgl_jupyter.lang.executor import Executor
+from sgl_jupyter.lang.ir import (
+    SglCommitLazy,
+    SglConstantText,
+    SglExpr,
+    SglRoleBegin,
+    SglRoleEnd,
+    SglSetVar,
+    SglSubmitted,
+    SglVarScopeBegin,
+    SglVarScopeEnd,
+    as_expr,
+)
+from sgl_jupyter.lang.reader import TextReader
+
+
+class ProgramState:
+    """The text of a program and its variables.
+
+    `s += x` appends text or an expression. `s[name]` reads a variable; `s[name] = value` sets one. All else that a program
+    needs is Python's own.
+
+    Args:
+        followed: the program still runs elsewhere. Reading then waits until the program has come as far as is needed, and
+            `text_iter` streams.
+    """
+
+    def __init__(self, executor: Executor, followed: bool = False) -> None:
+        self._executor = executor
+        self._followed = followed
+        self.ret_value: Any = None
+        """What the program returned."""
+
+    # Writing
+
+    def __iadd__(self, other: SglExpr | str) -> ProgramState:
+        self._executor.submit(as_expr(other))
+        return self
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._executor.submit(SglSetVar(name, value))
+
+    def set_var(self, name: str, value: Any) -> None:
+        """`s[name] = value`. It takes effect in its turn, after all that was appended before."""
+        self[name] = value
+
+    @property
+    def system(self) -> BoundRole:
+        return BoundRole(self._executor, "system")
+
+    @property
+    def user(self) -> BoundRole:
+        return BoundRole(self._executor, "user")
+
+    @property
+    def assistant(self) -> BoundRole:
+        return BoundRole(self._executor, "assistant")
+
+    @contextmanager
+    def var_scope(self, name: str) -> Iterator[None]:
+        """All text appended inside becomes the variable `name`."""
+        with _bracket(self._executor, SglVarScopeBegin(name), SglVarScopeEnd(name)):
+            yield
+
+    def fork(self, size: int = 1, position_ids_offset: Sequence[int] | None = None) -> ProgramStateGroup:
+        """`size` copies that go on in parallel, once all that was appended so far is done.
+
+        The server is asked to compute their common text first, so that they share it. `position_ids_offset` is SGLang's, where
+        it has no effect either.
+        """
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        self.sync()
+        if size > 1 and self._executor.interpreter.text and self._executor.is_open:
+            self._executor.submit(SglCommitLazy())
+            self.sync()
+        return ProgramStateGroup([ProgramState(child) for child in self._executor.fork(size)], self)
+
+    @contextmanager
+    def copy(self, position_ids_offset: Sequence[int] | None = None) -> Iterator[ProgramState]:
+        """A fork of one, joined at the end of the block: its new variables come back as lists of one element."""
+        group = self.fork(1, position_ids_offset)
+        yield group[0]
+        group.join()
+
+    def end(self) -> None:
+        """No more will be appended. Programs do this by themselves when they return."""
+        self._executor.end()
+
+    def cancel(self) -> None:
+        """Stop the program and the request that it waits for. Text and variables so far stay readable."""
+        self._executor.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """End the program with `error`, which every later use of the state raises."""
+        self._executor.fail(error)
+
+    # Reading
+
+    @property
+    def log(self) -> EventLog:
+        """All that happened, as it happens."""
+        return self._executor.log
+
+    def __getitem__(self, name: str | None) -> Any:
+        return self._executor.value(name, self._followed)
+
+    def get_var(self, name: str | None) -> Any:
+        """`s[name]`."""
+        return self[name]
+
+    def __contains__(self, name: str | None) -> bool:
+        """Whether the variable is set, or will be by what was appended so far. Never waits."""
+        return self._executor.sets(name)
+
+    def get_meta_info(self, name: str | None) -> dict[str, Any] | None:
+        """What the server told about the variable's generation: finish reason, token counts, log-probabilities.
+
+        None if there is no such variable. For `n` samples it is the first one's, with all of them under "samples".
+        """
+        try:
+            self[name]
+        except KeyError:
+            return None
+        return self._executor.interpreter.meta_info.get(name)
+
+    def text(self) -> str:
+        """The whole text: all that was appended and generated, markup included."""
+        self.sync()
+        return self._executor.interpreter.text
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages so far, as `{"role": ..., "content": ...}`. Text outside of roles is in none of them."""
+        self.sync()
+        return list(self._executor.interpreter.messages)
+
+    def sync(self) -> None:
+        """Wait until all that was appended is done."""
+        self._executor.wait(self._followed)
+
+    def error(self) -> BaseException | None:
+        """The error that the program failed with, or None, once all that was appended is done."""
+        try:
+            self.sync()
+        except Exception as error:
+            if error is not self._executor.error:
+                raise
+        return self._executor.error
+
+    def text_iter(self, var_name: str | None = None) -> Iterator[str]:
+        """The text, or that of one variable, piece by piece as it arrives.
+
+        It streams for `run(stream=True)`; otherwise it comes in one piece. There can be any number of readers. An error of the
+        program is raised after the last piece.
+
+        Raises:
+            KeyError: the program ended without setting `var_name`.
+        """
+        if not self._followed:
+            yield self.text() if var_name is None else self[var_name]
+            return
+        reader = TextReader(self._executor, var_name)
+        try:
+            while not reader.done:
+                if piece := reader.read():
+                    yield piece
+                elif not reader.done:
+                    self.log.wait(reader.position)
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        if rest := reader.rest():
+            yield rest
+
+    async def text_async_iter(self, var_name: str | None = None, return_meta_data: bool = False) -> AsyncIterator[Any]:
+        """`text_iter` for coroutines; with `return_meta_data`, pairs of text and the variable's meta_info so far."""
+        meta_info = self._executor.interpreter.meta_info
+        reader = TextReader(self._executor, var_name)
+        while not reader.done:
+            if piece := reader.read():
+                yield (piece, meta_info.get(var_name)) if return_meta_data else piece
+            elif not reader.done:
+                await self.log.wait_async(reader.position)
+        if rest := reader.rest():
+            yield (rest, meta_info.get(var_name)) if return_meta_data else rest
+
+    def __repr__(self) -> str:
+        return f"ProgramState({self._executor.status})\n{self._executor.interpreter.text}"
+
+
+class BoundRole:
+    """`s.user(x)` appends a whole message; `with s.user():` makes one of all that is appended in the block."""
+
+    def __init__(self, executor: Executor, role: str) -> None:
+        self._executor = executor
+        self._role = role
+
+    @overload
+    def __call__(self) -> AbstractContextManager[None]: ...
+    @overload
+    def __call__(self, expr: SglExpr | str) -> SglExpr: ...
+    def __call__(self, expr: SglExpr | str | None = None) -> AbstractContextManager[None] | SglExpr:
+        if expr is None:
+            return _bracket(self._executor, SglRoleBegin(self._role), SglRoleEnd(self._role))
+        whole = message(self._role, expr)
+        self._executor.submit(whole)
+        return SglSubmitted(whole, self._executor)
+
+
+class ProgramStateGroup:
+    """The forks of a state. `group[i]` and iteration give the single ones; `group += x` appends to all."""
+
+    def __init__(self, states: list[ProgramState], src_state: ProgramState) -> None:
+        self.states = states
+        self.src_state = src_state
+
+    def join(self, mode: str = "gather_variable") -> None:
+        """Wait for the forks, take over what they made, and end them.
+
+        Args:
+            mode: "gather_variable": each variable that is new in a fork becomes a list in the parent, with one element for each
+                fork (None where a fork did not set it). "concate_and_append": the forks' texts are appended to the parent's.
+        """
+        if mode not in ("gather_variable", "concate_and_append"):
+            raise ValueError(f"Invalid join mode: {mode}; there are gather_variable and concate_and_append")
+        for state in self.states:
+            state.sync()
+        self.src_state._join(self.states, gather=mode == "gather_variable")
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __getitem__(self, i: int) -> ProgramState:
+        return self.states[i]
+
+    def __setitem__(self, i: int, value: ProgramState) -> None:
+        if value is not self.states[i]:
+            raise TypeError("a fork cannot be replaced; append to it with +=")
+
+    def __iter__(self) -> Iterator[ProgramState]:
+        return iter(self.states)
+
+    def __iadd__(
+        self, other: SglExpr | str | Callable[[int], SglExpr | str] | Sequence[SglExpr | str]
+    ) -> ProgramStateGroup:
+        """Append the same to all, or `other(i)` or `other[i]` to the i-th."""
+        if isinstance(other, SglExpr | str):
+            parts = [other] * len(self)
+        elif callable(other):
+            parts = [other(i) for i in range(len(self))]
+        elif isinstance(other, list | tuple):
+            parts = list(other)
+        else:
+            raise ValueError(f"Invalid value: {other!r}; text, an expression, a function of the index, or a list is needed")
+        for state, part in zip(self.states, parts, strict=True):
+            state += part
+        return self
+
+
+@contextmanager
+def _bracket(executor: Executor, begin: SglExpr, end: SglExpr) -> Iterator[None]:
+    """Append `begin` now and `end` at the end of the block, however it is left."""
+    executor.submit(begin)
+    try:
+        yield
+    finally:
+        if executor.is_open:
+            executor.submit(end)

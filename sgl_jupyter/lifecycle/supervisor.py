@@ -1,0 +1,262 @@
+"""The process between kernel and engine: `python -m sgl_jupyter.lifecycle.supervisor`, started by `process.start`.
+
+It owns the engine's process group, its registry entry and its private folder, and removes all three when the last lease is
+gone. A lease is a connected socket that a kernel holds: however the kernel ends, the operating system closes it. The first
+lease is this process's standard input, so there is no moment at which an engine runs and no kernel holds it.
+
+Messages are lines of JSON. The first line on standard input is the `Spec`. After it, each connection may send {"op": ...}:
+"lease" (this connection keeps the engine alive), "ready" (with "url"), "terminate", "kill". Each connection is sent the
+registry entry when it is made and whenever the entry changes; the end of the stream says that nothing is left.
+
+Standard library only and one thread: it must start fast, stay small, and the engine's death signal is bound to its thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import registry
+from .pids import ProcessId, signal_group
+from .registry import Entry
+
+GRACE = 2.0
+"""Seconds from SIGTERM to SIGKILL. A kernel's end must leave nothing behind after 3 s."""
+KILL_PATIENCE = 10.0
+"""Seconds that a killed process may take to leave the kernel of the operating system (it may be inside a driver)."""
+READY_POLL = 0.05
+"""Seconds between looks for the ready file while the engine loads."""
+MAX_MESSAGE = 1 << 20
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to run, and the entry under which it is known."""
+
+    entry: Entry
+    argv: list[str]
+    env: dict[str, str]
+    """Added to the environment that the supervisor inherits from the kernel."""
+    registry: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Spec:
+        values = json.loads(text)
+        return cls(**values | {"entry": Entry(**values["entry"])})
+
+
+class Connection:
+    """One end of a socket on which each line is a message."""
+
+    def __init__(self, sock: socket.socket, *, is_lease: bool = False) -> None:
+        self.socket = sock
+        self.is_lease = is_lease
+        self._received = b""
+
+    def lines(self) -> Iterator[bytes]:
+        """Receive once, then yield each line that is complete. Raises EOFError when the other side is gone."""
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        self._received += data
+        if not data or len(self._received) > MAX_MESSAGE:
+            raise EOFError
+        *complete, self._received = self._received.split(b"\n")
+        yield from complete
+
+    def send(self, message: str) -> None:
+        # A peer that is gone is noticed by its end of stream; one that never reads loses news, not its lease.
+        with suppress(OSError):
+            self.socket.send(message.encode() + b"\n", socket.MSG_DONTWAIT)
+
+
+class Supervisor:
+    """Runs one engine for as long as a lease is held."""
+
+    def __init__(self, spec: Spec, first_lease: Connection) -> None:
+        self._spec = spec
+        self._registry = Path(spec.registry)
+        self._entry = replace(spec.entry, supervisor=ProcessId.of(os.getpid()))
+        self._selector = selectors.DefaultSelector()
+        self._connections: list[Connection] = []
+        self._engine: subprocess.Popen[bytes] | None = None
+        self._is_closing = False
+        self._grace = GRACE
+        self._add(first_lease)
+
+    def run(self) -> None:
+        registry.write(self._registry, self._entry)
+        with ExitStack() as at_end:
+            at_end.callback(registry.remove, self._registry, self._entry)
+            at_end.callback(self._end_engine)
+            self._prepare_folder()
+            self._watch_signals()
+            self._spawn_engine()
+            while not self._is_closing and any(connection.is_lease for connection in self._connections):
+                self._step()
+
+    def _prepare_folder(self) -> None:
+        os.mkdir(self._entry.folder, 0o700)  # fails if it exists: nobody can have put another's folder there
+        if self._entry.api_key:
+            registry.write_private(self._entry.api_key_file, self._entry.api_key)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self._entry.socket))
+        listener.listen()
+        self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
+
+    def _watch_signals(self) -> None:
+        woken, waker = socket.socketpair()
+        for end in (woken, waker):
+            end.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno())
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._wakers = woken, waker
+        self._selector.register(woken, selectors.EVENT_READ, lambda: self._on_signals(woken.recv(4096)))
+
+    def _spawn_engine(self) -> None:
+        self._engine = subprocess.Popen(
+            self._spec.argv,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | self._spec.env,
+            process_group=0,
+            preexec_fn=_tie_to_this_process(),
+        )
+        self._publish(engine=ProcessId.of(self._engine.pid))
+
+    def _step(self) -> None:
+        for key, _ in self._selector.select(READY_POLL if self._entry.state == "starting" else None):
+            key.data()
+        if self._entry.state == "starting":
+            self._look_for_ready_file()
+
+    def _look_for_ready_file(self) -> None:
+        try:
+            url = json.loads(self._entry.ready_file.read_bytes())["url"]
+        except FileNotFoundError:
+            return
+        self._publish(state="ready", url=url)
+
+    def _accept(self, listener: socket.socket) -> None:
+        connection = Connection(listener.accept()[0])
+        self._add(connection)
+        connection.send(self._entry.to_json())
+
+    def _add(self, connection: Connection) -> None:
+        self._connections.append(connection)
+        self._selector.register(connection.socket, selectors.EVENT_READ, lambda: self._on_messages(connection))
+
+    def _on_messages(self, connection: Connection) -> None:
+        try:
+            for line in connection.lines():
+                self._obey(connection, json.loads(line))
+        except (EOFError, ValueError):
+            self._selector.unregister(connection.socket)
+            self._connections.remove(connection)
+            connection.socket.close()
+
+    def _obey(self, connection: Connection, message: dict[str, Any]) -> None:
+        match message:
+            case {"op": "lease"}:
+                connection.is_lease = True
+            case {"op": "ready", "url": str(url)} if self._entry.state == "starting":
+                self._publish(state="ready", url=url)
+            case {"op": "terminate"}:
+                self._is_closing = True
+            case {"op": "kill"}:
+                self._grace = 0.0
+                self._is_closing = True
+
+    def _on_signals(self, numbers: bytes) -> None:
+        if signal.SIGTERM in numbers:
+            self._is_closing = True
+        self._reap()
+        if self._engine and self._engine.returncode is not None and self._entry.state != "dead":
+            self._grace = 0.0  # the engine is dead: what it left has nobody to answer to
+            self._end_engine()
+
+    def _reap(self) -> None:
+        """Collect every child that has ended: the engine, and its orphans, which fall to us."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self._engine and pid == self._engine.pid:
+                self._engine.returncode = os.waitstatus_to_exitcode(status)
+
+    def _end_engine(self) -> None:
+        """Leave no process in the engine's group, and say so."""
+        if self._engine is None or self._entry.state == "dead":
+            return
+        group = self._engine.pid
+        if not (self._grace and self._is_gone_after(signal.SIGTERM, group, self._grace)):
+            self._is_gone_after(signal.SIGKILL, group, KILL_PATIENCE)
+        self._publish(state="dead", returncode=self._engine.returncode)
+
+    def _is_gone_after(self, number: signal.Signals, group: int, patience: float) -> bool:
+        deadline = time.monotonic() + patience
+        is_there = signal_group(group, number)
+        while is_there and time.monotonic() < deadline:
+            time.sleep(0.01)
+            self._reap()
+            is_there = signal_group(group, 0)
+        return not is_there
+
+    def _publish(self, **changes: Any) -> None:
+        self._entry = replace(self._entry, **changes)
+        registry.write(self._registry, self._entry)
+        for connection in self._connections:
+            connection.send(self._entry.to_json())
+
+
+def _tie_to_this_process() -> Callable[[], None] | None:
+    """On Linux, let the engine die with this process however it dies, and let the engine's orphans become its children."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    supervisor = os.getpid()
+
+    def in_engine() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:
+            os._exit(1)
+
+    return in_engine
+
+
+def main() -> None:
+    first_lease = Connection(socket.socket(fileno=os.dup(0)), is_lease=True)
+    try:
+        while not (lines := list(first_lease.lines())):
+            pass
+    except EOFError:  # the kernel died while it was starting us
+        return
+    Supervisor(Spec.from_json(lines[0]), first_lease).run()
+
+
+if __name__ == "__main__":
+    main()

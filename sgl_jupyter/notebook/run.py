@@ -1,0 +1,190 @@
+"""The run record: what a run said so far, as plain data.
+
+It is built from event logs and from nothing else, so the display, saving and recording all see the same run, and a run that
+was stopped or that failed keeps every character it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sgl_jupyter.lang import events
+from sgl_jupyter.lang.events import Event, EventLog, Origin
+
+Status = Literal["running", "done", "stopped", "error"]
+
+
+@dataclass(slots=True)
+class Segment:
+    """A stretch of text with one origin. Segments with the same `generation` number came from one request."""
+
+    text: str
+    origin: Origin
+    variable: str | None = None
+    generation: int | None = None
+
+
+@dataclass(slots=True)
+class Message:
+    """What one role said; `role` is None for text outside any role."""
+
+    role: str | None
+    segments: list[Segment] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Fork:
+    """Where the run was copied, with what each copy did from there on."""
+
+    children: list[Run]
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens over all requests of a run and its forks. Cached tokens are part of the prompt tokens."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def add(self, meta_info: dict[str, Any]) -> None:
+        """Add the counts of one response, by SGLang's names."""
+        self.prompt_tokens += meta_info.get("prompt_tokens") or 0
+        self.completion_tokens += meta_info.get("completion_tokens") or 0
+        self.cached_tokens += meta_info.get("cached_tokens") or 0
+
+
+@dataclass(slots=True, repr=False)
+class Run:
+    """One run: its messages and forks in order, its variables and how it ended.
+
+    `run["answer"]` is the value of a variable; after a stop or an error, the text that had arrived for it.
+    """
+
+    blocks: list[Message | Fork] = field(default_factory=list)
+    variables: dict[str, Any] = field(default_factory=dict)
+    status: Status = "running"
+    error: BaseException | None = None
+    usage: Usage = field(default_factory=Usage)
+    generating: int | None = None
+    """The number of the generation whose text is still arriving."""
+
+    @classmethod
+    def from_log(cls, log: EventLog) -> Run:
+        """The run as far as `log` and the logs of its forks are written."""
+        follower = Follower(log)
+        follower.advance()
+        return follower.run
+
+    @property
+    def segments(self) -> Iterator[Segment]:
+        """This run's own segments in order, without those of its forks."""
+        return (segment for block in self.blocks if isinstance(block, Message) for segment in block.segments)
+
+    @property
+    def text(self) -> str:
+        """All text with the template's markup, exactly the state's `text()`; for a fork, from the fork on."""
+        return "".join(segment.text for segment in self.segments)
+
+    def __getitem__(self, variable: str) -> Any:
+        return self.variables[variable]
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.variables.items())
+        return f"Run({self.status}: {values})"
+
+
+class Follower:
+    """Reads a log and the logs of its forks into `run`, each event once, as they are written."""
+
+    def __init__(self, log: EventLog, usage: Usage | None = None) -> None:
+        self.run = Run(usage=usage or Usage())
+        self._log = log
+        self._position = 0
+        self._children: list[Follower] = []
+        self._role_open = False
+        self._generations = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run and all its forks have ended, and all of it has been read."""
+        read = self._log.closed and self._position == len(self._log.events)
+        return read and all(child.closed for child in self._children)
+
+    def advance(self) -> bool:
+        """Take in all that was written since the last call; True if there was anything."""
+        known = self._position
+        while self._position < len(self._log.events):
+            self._take(self._log.events[self._position])
+            self._position += 1
+        children = [child.advance() for child in self._children]
+        return self._position > known or any(children)
+
+    def _take(self, event: Event) -> None:
+        run = self.run
+        match event:
+            case events.RoleOpened(role):
+                run.blocks.append(Message(role))
+                self._role_open = True
+            case events.RoleClosed():
+                self._role_open = False
+            case events.Text():
+                self._take_text(event)
+            case events.GenerationStarted(variable):
+                self._start_generation()
+                if variable is not None:
+                    run.variables[variable] = ""
+            case events.VariableDone(variable, value, meta_info):
+                run.generating = None
+                if variable is not None:
+                    run.variables[variable] = value
+                run.usage.add(meta_info or {})
+            case events.Forked(logs):
+                followers = [Follower(log, run.usage) for log in logs]
+                self._children += followers
+                run.blocks.append(Fork([follower.run for follower in followers]))
+            case events.Joined():
+                pass
+            case events.Failed(error):
+                run.status, run.error, run.generating = "error", error, None
+            case events.Stopped():
+                run.status, run.generating = "stopped", None
+            case events.Finished():
+                run.status, run.generating = "done", None
+
+    def _start_generation(self) -> None:
+        self._generations += 1
+        self.run.generating = self._generations
+
+    def _take_text(self, event: events.Text) -> None:
+        run = self.run
+        if event.origin in ("generated", "chosen", "forced"):
+            if run.generating is None:
+                self._start_generation()
+            generation = run.generating
+            if event.variable is not None:
+                run.variables[event.variable] = run.variables.get(event.variable, "") + event.text
+        else:
+            generation = None
+        segments = self._message().segments
+        last = segments[-1] if segments else None
+        if last and (last.origin, last.variable, last.generation) == (event.origin, event.variable, generation):
+            last.text += event.text
+        else:
+            segments.append(Segment(event.text, event.origin, event.variable, generation))
+
+    def _message(self) -> Message:
+        """The message that text belongs to now: the open role's, or one without a role."""
+        last = self.run.blocks[-1] if self.run.blocks else None
+        if isinstance(last, Message) and (self._role_open or last.role is None):
+            return last
+        role = self._open_role() if self._role_open else None
+        message = Message(role)
+        self.run.blocks.append(message)
+        return message
+
+    def _open_role(self) -> str | None:
+        """The role of the message that a fork interrupted."""
+        return next((block.role for block in reversed(self.run.blocks) if isinstance(block, Message)), None)

@@ -1,0 +1,126 @@
+"""Small random models, their tokenizer, and an engine that runs on the test's own thread."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from kernel_engine.engine import Engine, EngineSettings
+from kernel_engine.model import Model
+from kernel_engine.request import LogprobRequest, Output, Request
+from kernel_engine.sampling_params import SamplingParams
+from kernel_engine.schedule import Policy
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM
+
+VOCAB = 320
+FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, and `<eos>` (256)."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {char: i for i, char in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<eos>"])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+
+
+def random_module(family: str = "qwen2", **overrides: Any) -> PreTrainedModel:
+    """A randomly initialised fp32 model of 3 layers and 4 heads in 2 groups."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 256, "initializer_range": 0.3,
+    }  # fmt: skip
+    if family == "qwen3":
+        shape["head_dim"] = 16
+    return AutoModelForCausalLM.from_config(FAMILIES[family](**shape | overrides)).eval()
+
+
+def reference(module: PreTrainedModel, prompt: list[int], count: int) -> list[int]:
+    """Greedy tokens by transformers' own generate; ends at `<eos>`, which is included."""
+    module.set_attn_implementation("sdpa")
+    with torch.inference_mode():
+        ids = torch.tensor([prompt])
+        output = module.generate(ids, max_new_tokens=count, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(ids))
+    return output[0, len(prompt) :].tolist()  # pyright: ignore[reportIndexIssue]
+
+
+@dataclass
+class Result:
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+
+    @property
+    def last(self) -> Output:
+        return self.outputs[-1]
+
+    @property
+    def finish(self) -> dict[str, Any]:
+        assert self.last.finish_reason is not None
+        return self.last.finish_reason
+
+
+class StepEngine:
+    """An engine without a thread: the test decides when a step is made, and every step's accounting is checked."""
+
+    def __init__(self, module: PreTrainedModel, *, slots: int = 2048, rows: int = 16, chunk: int = 512, **policy: Any):
+        limits = Policy(chunk=chunk, max_prefill=1 << 30, **policy)
+        self.results: dict[str, Result] = {}
+        self.engine = Engine(Model(module, byte_tokenizer()), EngineSettings(slots, rows, limits, seed=0), self._deliver)
+        self._rids = itertools.count()
+        self.computed = 0
+
+    def _deliver(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            result = self.results[output.rid]
+            result.outputs.append(output)
+            result.text += output.text
+            result.tokens += output.token_ids
+
+    def add(self, prompt: list[int] | str, *, logprobs: LogprobRequest | None = None, stream: bool = False, **params: Any) -> str:
+        ids = list(prompt.encode()) if isinstance(prompt, str) else prompt
+        if isinstance(prompt, str):
+            ids = self.engine.model.tokenizer(prompt)["input_ids"]
+        rid = f"r{next(self._rids)}"
+        params = {"temperature": 0, "max_new_tokens": 16} | params
+        request = Request(
+            rid=rid, input_ids=ids, params=SamplingParams.from_json(params), logprobs=logprobs,
+            stream_interval=1 if stream else None,
+        )  # fmt: skip
+        self.engine.check(request)
+        self.results[rid] = Result()
+        self.engine.submit(request)
+        return rid
+
+    def step(self) -> None:
+        """Take in what was submitted and make one step."""
+        inbox = self.engine._inbox
+        while not inbox.empty():
+            inbox.get()()
+        if self.engine.busy:
+            self.engine.step()
+        self.engine.scheduler.check_integrity()
+
+    def run(self) -> None:
+        """Step until everything is finished (compiling included), then check that nothing is held."""
+        while True:
+            self.step()
+            if self.engine._compiling:
+                self.engine._inbox.get()()
+            elif not self.engine.busy and self.engine._inbox.empty():
+                break
+        assert self.engine.scheduler.tree.protected == 0
+        assert self.engine.scheduler.used == 0
+
+    def generate(self, prompt: list[int] | str, **options: Any) -> Result:
+        rid = self.add(prompt, **options)
+        self.run()
+        return self.results[rid]

@@ -1,0 +1,1 @@
+"""The kinds of dialogue that tiny-chat is trained on; each generator is seeded and knows its held-out wordings."""
