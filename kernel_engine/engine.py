@@ -2,8 +2,8 @@
 
     drain the inbox -> plan -> forward -> collect -> deliver
 
-until it is closed. It knows nothing of HTTP: requests come in through `submit`, outputs go out through one callable, called
-once a step on the engine's thread.
+until it is closed. It knows nothing of HTTP: requests come in through `submit`, outputs go out through one callable that is
+called on the engine's thread, once a step; and once, with nothing, after the engine failed.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ class Engine:
             logger.exception("the engine failed")
             self.failure = error
             self._fail(self.scheduler.running + list(self.scheduler.waiting), f"the engine failed: {error!r}")
+            self._deliver([])
 
     def _drain(self) -> None:
         if not self.busy:

@@ -173,12 +173,11 @@ def _load_module(
                 config=config,
                 revision=args.revision,
                 cache_dir=args.download_dir,
-                device_map=device.type,
                 **common,
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise LoadError(_load_failure(path, error)) from error
-    return module
+    return module.to(device)
 
 
 def _refuse_unsupported(module: PreTrainedModel, config: PretrainedConfig) -> None:

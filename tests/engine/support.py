@@ -48,7 +48,9 @@ def reference(module: PreTrainedModel, prompt: list[int], count: int) -> list[in
     module.set_attn_implementation("sdpa")
     with torch.inference_mode():
         ids = torch.tensor([prompt])
-        output = module.generate(ids, max_new_tokens=count, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(ids))
+        output = module.generate(
+            ids, max_new_tokens=count, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(ids)
+        )
     return output[0, len(prompt) :].tolist()  # pyright: ignore[reportIndexIssue]
 
 
@@ -74,7 +76,9 @@ class StepEngine:
     def __init__(self, module: PreTrainedModel, *, slots: int = 2048, rows: int = 16, chunk: int = 512, **policy: Any):
         limits = Policy(chunk=chunk, max_prefill=1 << 30, **policy)
         self.results: dict[str, Result] = {}
-        self.engine = Engine(Model(module, byte_tokenizer()), EngineSettings(slots, rows, limits, seed=0), self._deliver)
+        self.engine = Engine(
+            Model(module, byte_tokenizer()), EngineSettings(slots, rows, limits, seed=0), self._deliver
+        )
         self._rids = itertools.count()
         self.computed = 0
 
@@ -85,7 +89,9 @@ class StepEngine:
             result.text += output.text
             result.tokens += output.token_ids
 
-    def add(self, prompt: list[int] | str, *, logprobs: LogprobRequest | None = None, stream: bool = False, **params: Any) -> str:
+    def add(
+        self, prompt: list[int] | str, *, logprobs: LogprobRequest | None = None, stream: bool = False, **params: Any
+    ) -> str:
         ids = list(prompt.encode()) if isinstance(prompt, str) else prompt
         if isinstance(prompt, str):
             ids = self.engine.model.tokenizer(prompt)["input_ids"]

@@ -1,0 +1,170 @@
+"""`python -m kernel_engine.launch_server`: load a model and serve it until told to stop.
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 if the engine failed, 2 for a wrong command line, 3 if the model cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import LoadError
+from .server_args import ServerArgs, parse_args
+
+if TYPE_CHECKING:
+    from .engine import EngineSettings
+    from .model import Model
+
+logger = logging.getLogger("kernel_engine")
+WARMUP_PROMPT = "The capital city of France is"
+EXIT_ENGINE_FAILED, EXIT_CANNOT_LOAD = 1, 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the server; returns the process's exit code."""
+    try:
+        args = parse_args(sys.argv[1:] if arguments is None else arguments)
+        _set_up_logging(args.log_level)
+        with _listener(args.host, args.port) as listener:
+            settings = args.public() | {"port": listener.getsockname()[1]}
+            logger.info("server_args=ServerArgs(%s)", ", ".join(f"{k}={v!r}" for k, v in settings.items()))
+            model, engine_settings = _load(args)
+            return asyncio.run(_serve(model, engine_settings, args, listener))
+    except LoadError as error:
+        logging.getLogger("kernel_engine").error("%s", error)
+        return EXIT_CANNOT_LOAD
+
+
+def _load(args: ServerArgs) -> tuple[Model, EngineSettings]:
+    from .model import load_model
+    from .sizing import resolve_settings
+
+    began = time.monotonic()
+    logger.info("Load weight begin. model=%s, load_format=%s", args.model_path, args.load_format)
+    model = load_model(args)
+    logger.info(
+        "Load weight end. type=%s, dtype=%s, mem usage=%.2f GB, seconds=%.1f.",
+        type(model.module).__name__, model.dtype, model.weight_bytes / 1e9, time.monotonic() - began,
+    )  # fmt: skip
+    settings = resolve_settings(args, model)
+    half = settings.slots * model.kv_bytes_per_token / 2e9
+    logger.info("KV Cache is allocated. #tokens: %d, K size: %.2f GB, V size: %.2f GB", settings.slots, half, half)
+    logger.info(
+        "max_total_num_tokens=%d, chunked_prefill_size=%d, max_prefill_tokens=%d, max_running_requests=%d, context_len=%d",
+        settings.slots, settings.policy.chunk, settings.policy.max_prefill, settings.rows, model.shape.context,
+    )  # fmt: skip
+    return model, settings
+
+
+async def _serve(model: Model, settings: EngineSettings, args: ServerArgs, listener: socket.socket) -> int:
+    import uvicorn
+
+    from .async_engine import AsyncEngine
+    from .server import Server
+
+    def stop() -> None:
+        web.should_exit = True
+
+    engine = AsyncEngine(model, settings, on_failure=stop)
+    server = Server(engine, args)
+    config = uvicorn.Config(
+        server.app(), log_config=None, log_level=args.log_level, timeout_graceful_shutdown=2, lifespan="off", ws="none"
+    )
+    web = uvicorn.Server(config)
+    _start_watchdog(engine, args.watchdog_timeout)
+    serving = asyncio.create_task(web.serve(sockets=[listener]))
+    try:
+        while not web.started and not serving.done():
+            await asyncio.sleep(0.005)
+        if not serving.done():
+            await _warm_up(engine, server, args, listener)
+        await serving
+    finally:
+        engine.engine.close()
+    return EXIT_ENGINE_FAILED if engine.engine.failure else 0
+
+
+async def _warm_up(engine: Any, server: Any, args: ServerArgs, listener: socket.socket) -> None:
+    """Generate once, so that the first user does not wait for lazy set-up; then say that the server is ready."""
+    from .request import Request
+    from .sampling_params import SamplingParams
+
+    ids = engine.engine.model.tokenizer(WARMUP_PROMPT)["input_ids"][: engine.engine.context - 1]
+    request = Request(rid="warmup", input_ids=ids, params=SamplingParams(max_new_tokens=8, temperature=0.0))
+    async with contextlib.aclosing(engine.run([request])) as outputs:
+        async for _ in outputs:
+            pass
+    if engine.engine.failure:
+        return
+    server.ready = True
+    logger.info("The server is fired up and ready to roll!")
+    if args.ready_file:
+        host, port = args.host, listener.getsockname()[1]
+        ready = {"url": f"http://{host}:{port}", "port": port, "pid": os.getpid(), "model_path": args.model_path}
+        _write_atomically(Path(args.ready_file), json.dumps(ready))
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a taken port is found out before the model is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise LoadError(f"cannot listen on {host}:{port}: {error.strerror or error}.") from error
+    return listener
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _start_watchdog(engine: Any, seconds: float) -> None:
+    """End the process, with every thread's stack in the log, if a step takes longer than `seconds`."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(min(seconds / 4, 5.0))
+            stuck = time.monotonic() - engine.engine.last_progress
+            if engine.engine.busy and stuck > seconds:
+                logger.error("no step was finished for %.0f s; the stacks of all threads follow", stuck)
+                faulthandler.dump_traceback(all_threads=True)
+                os._exit(EXIT_ENGINE_FAILED)
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+
+
+class _SGLangFormat(logging.Formatter):
+    """`[time] message`, with uvicorn's lines marked by their level, as SGLang's log has them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        stamp = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
+        plain = record.levelno == logging.INFO and not record.name.startswith("uvicorn")
+        return f"[{stamp}] {line}" if plain else f"[{stamp}] {record.levelname + ':':<9}{line}"
+
+
+def _set_up_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_SGLangFormat())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("kernel_engine", "uvicorn"):
+        logging.getLogger(name).setLevel(level.upper())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
