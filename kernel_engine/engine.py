@@ -24,7 +24,7 @@ from torch import Tensor
 from . import logprobs, sampling
 from .batch import Batch, build_batch
 from .errors import RequestError
-from .grammar import GrammarCompiler, XGrammarMatcher
+from .grammar import GrammarCompiler, Matcher, jump_forward
 from .model import Model
 from .request import LogprobEntry, Output, Request, Sequence, aborted, finished_by_length, finished_by_stop
 from .schedule import Plan, Policy, Scheduler
@@ -57,6 +57,7 @@ class Engine:
         self.last_progress = time.monotonic()
         self._cache = model.new_cache(settings.slots)
         self._grammars = GrammarCompiler(model.tokenizer, model.shape.vocab, model.stop_tokens)
+        self._tokenizer = model.tokenizer.backend_tokenizer
         self._deliver = deliver
         self._random = random.Random(settings.seed)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -197,7 +198,7 @@ class Engine:
             else:
                 if wanted := sequence.request.logprobs:
                     sequence.output_logprobs += logprobs.entries(raw[row : row + 1], [token], wanted)
-                self._append(sequence, token)
+                self._advance(sequence, token)
 
     def _mask(self, logits: Tensor, sequences: list[Sequence]) -> None:
         """Forbid what the sequences' constraints do not allow."""
@@ -212,29 +213,58 @@ class Engine:
         indices = [row for row, _ in constrained]
         xgrammar.apply_token_bitmask_inplace(logits, bitmask.to(logits.device), indices=indices)
 
-    def _append(self, sequence: Sequence, token: int) -> None:
-        """Add a sampled token and see whether it ends the sequence."""
+    def _advance(self, sequence: Sequence, token: int) -> None:
+        """Add a sampled token, and after it what the constraint forces."""
+        matcher, tokens = sequence.matcher, [token]
+        if matcher and not matcher.accept(token):
+            sequence.finish_reason = aborted(
+                "the constraint refused a token it asked for: a special token's text?", 400
+            )
+            return
+        if matcher and not self._ends(sequence, token):
+            tokens = self._jump(sequence, token) or tokens
+        self._append(sequence, tokens)
+
+    def _jump(self, sequence: Sequence, last: int | None) -> list[int]:
+        """Tokens that replace `last` and spell what must follow. With log-probabilities every token is sampled instead."""
+        if sequence.matcher is None or sequence.request.logprobs or sequence.max_new_tokens == 0:
+            return []
+        try:
+            return jump_forward(sequence.matcher, self._tokenizer, last)
+        except RequestError as error:
+            sequence.finish_reason = aborted(str(error), error.status)
+            return []
+
+    def _append(self, sequence: Sequence, tokens: list[int]) -> None:
+        """Add output tokens up to the first that ends the sequence."""
         params = sequence.request.params
-        sequence.tokens.append(token)
-        sequence.output_counts[token] += 1
-        if sequence.matcher and not sequence.matcher.accept(token):
-            sequence.finish_reason = aborted("the constraint refused a token that it had allowed", 500)
-            return
-        ends_text = token in self.model.stop_tokens and not params.ignore_eos
-        if ends_text or token in params.stop_token_ids or (sequence.matcher and sequence.matcher.finished):
-            sequence.finish_reason = finished_by_stop(token)
-            if params.no_stop_trim:
-                sequence.text.push(token)
-            return
+        for token in tokens:
+            if sequence.finish_reason:
+                return
+            sequence.tokens.append(token)
+            sequence.output_counts[token] += 1
+            ends = self._ends(sequence, token)
+            if not ends or params.no_stop_trim:
+                self._spell(sequence, token)
+            if sequence.text.matched is not None:
+                sequence.finish_reason = finished_by_stop(sequence.text.matched)
+            elif ends:
+                sequence.finish_reason = finished_by_stop(token)
+            elif sequence.output_length >= sequence.max_new_tokens:
+                sequence.finish_reason = finished_by_length(sequence.output_length)
+        if sequence.matcher and sequence.matcher.finished and not sequence.finish_reason:
+            sequence.finish_reason = finished_by_stop(self.model.stop_tokens[0] if self.model.stop_tokens else "")
+
+    def _ends(self, sequence: Sequence, token: int) -> bool:
+        """Whether `token` ends the text: the model's own stop tokens unless `ignore_eos`, the request's always."""
+        params = sequence.request.params
+        return token in params.stop_token_ids or (token in self.model.stop_tokens and not params.ignore_eos)
+
+    def _spell(self, sequence: Sequence, token: int) -> None:
         try:
             sequence.text.push(token)
         except RequestError as error:
             sequence.finish_reason = aborted(str(error), error.status)
-            return
-        if sequence.text.matched is not None:
-            sequence.finish_reason = finished_by_stop(sequence.text.matched)
-        elif sequence.output_length >= sequence.max_new_tokens:
-            sequence.finish_reason = finished_by_length(sequence.output_length)
 
     def _output(self, sequence: Sequence) -> Output | None:
         """What to deliver of a sequence now, if anything; a finished one leaves the scheduler."""
@@ -252,7 +282,7 @@ class Engine:
             token_ids=sequence.tokens[sequence.prompt_length + sequence.emitted :],
             prompt_tokens=sequence.prompt_length,
             completion_tokens=sequence.output_length,
-            cached_tokens=sequence.cached_tokens or 0,
+            cached_tokens=min(sequence.cached_tokens or 0, sequence.prompt_length - 1),
             finish_reason=sequence.finish_reason,
             input_logprobs=sequence.input_logprobs if finished or not sequence.emitted else [],
             output_logprobs=sequence.output_logprobs[sequence.emitted :],
@@ -279,21 +309,23 @@ class Engine:
             status = error.status if isinstance(error, RequestError) else 500
             self._deliver([_refusal(request, aborted(str(error), status))])
         else:
-            self._add(request, XGrammarMatcher(compiled.result()))
+            self._add(request, compiled.result()())
 
-    def _add(self, request: Request, matcher: XGrammarMatcher | None) -> None:
+    def _add(self, request: Request, matcher: Matcher | None) -> None:
         params = request.params
         room = self.context - len(request.input_ids)
         seed = params.sampling_seed if params.sampling_seed is not None else self._random.getrandbits(63)
-        self.scheduler.add(
-            Sequence(
-                request,
-                max_new_tokens=room if params.max_new_tokens is None else min(params.max_new_tokens, room),
-                seed=seed,
-                text=TextStream(self.model.tokenizer.backend_tokenizer, params, request.input_ids),
-                matcher=matcher,
-            )
+        sequence = Sequence(
+            request,
+            max_new_tokens=room if params.max_new_tokens is None else min(params.max_new_tokens, room),
+            seed=seed,
+            text=TextStream(self._tokenizer, params, request.input_ids),
+            matcher=matcher,
         )
+        self.scheduler.add(sequence)
+        self._append(sequence, self._jump(sequence, None))
+        if sequence.finish_reason:
+            self._deliver([o for o in [self._output(sequence)] if o])
 
     def _abort(self, chosen: Callable[[str], bool]) -> None:
         for rid in [rid for rid in self._compiling if chosen(rid)]:

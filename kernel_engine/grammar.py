@@ -1,24 +1,32 @@
 """Constraints on the output: compiled once, off the engine thread, and followed token by token by a matcher.
 
-Source: xgrammar (github.com/mlc-ai/xgrammar). A constraint that cannot be compiled is a `RequestError` with the compiler's
-sentence; both outcomes are cached.
+Regular expressions go to llguidance (github.com/guidance-ai/llguidance), whose lazy automata need no compile time and make
+masks of bounded repetitions cheap; JSON schemas, EBNF and structural tags go to xgrammar (github.com/mlc-ai/xgrammar). A
+constraint that cannot be compiled is a `RequestError` with the compiler's sentence; both outcomes are cached.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from .errors import RequestError
 from .sampling_params import Constraint
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from llguidance import LLMatcher, LLTokenizer
+    from transformers import PreTrainedTokenizerFast
     from xgrammar import CompiledGrammar
+    from xgrammar import GrammarCompiler as XGrammarCompiler
 
 COMPILE_THREADS = 2
+LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
+"""What xgrammar puts before its messages: time, source file and line."""
 
 
 class Matcher(Protocol):
@@ -29,12 +37,20 @@ class Matcher(Protocol):
         ...
 
     def accept(self, token: int) -> bool:
-        """Go on by `token`; False, and no change, if the constraint does not allow it."""
+        """Go on by `token`; False if the constraint does not allow it, and then the matcher must not be used again."""
+        ...
+
+    def rollback(self, count: int) -> None:
+        """Take back the latest `count` accepted tokens."""
+        ...
+
+    def forced(self) -> str:
+        """The text that must come next, whatever the model says; empty if it has a choice."""
         ...
 
     @property
     def finished(self) -> bool:
-        """Whether the output is complete and its end was accepted."""
+        """Whether nothing can follow."""
         ...
 
 
@@ -52,24 +68,57 @@ class XGrammarMatcher:
     def accept(self, token: int) -> bool:
         return self._matcher.accept_token(token)
 
+    def rollback(self, count: int) -> None:
+        self._matcher.rollback(count)
+
+    def forced(self) -> str:
+        return self._matcher.find_jump_forward_string()
+
     @property
     def finished(self) -> bool:
         return self._matcher.is_terminated()
 
 
+class LLGuidanceMatcher:
+    """A `Matcher` on a llguidance automaton."""
+
+    def __init__(self, matcher: LLMatcher):
+        self._matcher = matcher
+
+    def fill(self, bitmask: Tensor, row: int) -> None:
+        words = bitmask[row]
+        self._matcher.unsafe_compute_mask_ptr(words.data_ptr(), words.numel() * words.element_size())
+
+    def accept(self, token: int) -> bool:
+        return self._matcher.consume_token(token)
+
+    def rollback(self, count: int) -> None:
+        self._matcher.rollback(count)
+
+    def forced(self) -> str:
+        # A forced part of a character is left to the model's tokens.
+        return self._matcher.compute_ff_bytes().decode(errors="ignore")
+
+    @property
+    def finished(self) -> bool:
+        return self._matcher.is_stopped()
+
+
 class GrammarCompiler:
     """Compiles constraints for one vocabulary. `compile` is called on one thread only; the work is done on others."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_tokens: list[int]):
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, vocab_size: int, stop_tokens: list[int]):
         self._tokenizer, self._vocab_size, self._stop_tokens = tokenizer, vocab_size, stop_tokens
         self._threads = ThreadPoolExecutor(COMPILE_THREADS, thread_name_prefix="grammar")
-        self._compiler = self._threads.submit(self._load)
-        self._cache: dict[Constraint, Future[CompiledGrammar]] = {}
+        self._llguidance = self._threads.submit(self._load_llguidance)
+        self._xgrammar = self._threads.submit(self._load_xgrammar)
+        self._cache: dict[Constraint, Future[Callable[[], Matcher]]] = {}
 
-    def compile(self, constraint: Constraint) -> Future[CompiledGrammar]:
-        """The compiled constraint, perhaps later; its error, if any, is a `RequestError`."""
+    def compile(self, constraint: Constraint) -> Future[Callable[[], Matcher]]:
+        """A maker of matchers for the constraint, perhaps later; its error, if any, is a `RequestError`."""
         if constraint not in self._cache:
-            self._cache[constraint] = self._threads.submit(self._compile, constraint)
+            work = self._compile_regex if constraint.kind == "regex" else self._compile_grammar
+            self._cache[constraint] = self._threads.submit(work, constraint)
         return self._cache[constraint]
 
     def clear(self) -> None:
@@ -78,7 +127,12 @@ class GrammarCompiler:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self):
+    def _load_llguidance(self) -> LLTokenizer:
+        import llguidance.hf
+
+        return llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=self._vocab_size, eos_token=self._stop_tokens)
+
+    def _load_xgrammar(self) -> XGrammarCompiler:
         import xgrammar
 
         info = xgrammar.TokenizerInfo.from_huggingface(
@@ -86,16 +140,48 @@ class GrammarCompiler:
         )
         return xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
 
-    def _compile(self, constraint: Constraint) -> CompiledGrammar:
-        compiler = self._compiler.result()
+    def _compile_regex(self, constraint: Constraint) -> Callable[[], Matcher]:
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._llguidance.result(), LLMatcher.grammar_from_regex(constraint.text), log_level=0)
+        if error := matcher.get_error():
+            reason = error.split("error: ")[-1].splitlines()[0]
+            raise RequestError(f"regex {constraint.text!r} cannot be used: {reason}")
+        return lambda: LLGuidanceMatcher(matcher.deep_copy())
+
+    def _compile_grammar(self, constraint: Constraint) -> Callable[[], Matcher]:
+        compiler = self._xgrammar.result()
         compilers = {
-            "regex": compiler.compile_regex,
             "json_schema": compiler.compile_json_schema,
             "ebnf": compiler.compile_grammar,
             "structural_tag": compiler.compile_structural_tag,
         }
         try:
-            return compilers[constraint.kind](constraint.text)
+            compiled = compilers[constraint.kind](constraint.text)
         except Exception as error:  # xgrammar raises RuntimeError, TypeError and ValueError for bad constraints
-            reason = str(error).strip().splitlines()[-1]
-            raise RequestError(f"{constraint.kind} cannot be compiled: {reason}") from None
+            reason = LOG_PREFIX.sub("", str(error).strip().splitlines()[-1])
+            raise RequestError(f"{constraint.kind} cannot be used: {reason}") from None
+        return lambda: XGrammarMatcher(compiled)
+
+
+def jump_forward(matcher: Matcher, tokenizer: Tokenizer, last: int | None) -> list[int]:
+    """Replace the token `last`, the latest one accepted (None before the first), by tokens that also spell what is forced.
+
+    Returns the new tokens, accepted by the matcher, or [] if there is nothing to gain. The forced text is encoded together
+    with the text of `last`, since the two may merge; the final token of that encoding is left out, since it may merge with
+    what the model writes next. (After MLC-LLM's and SGLang's jump-forward decoding, arXiv 2312.07104.)
+    """
+    forced = matcher.forced()
+    spelled = "" if last is None else tokenizer.decode([last], skip_special_tokens=False)
+    if len(forced) < 2 or "\ufffd" in spelled:
+        return []
+    tokens = tokenizer.encode(spelled + forced, add_special_tokens=False).ids[:-1]
+    text = tokenizer.decode(tokens, skip_special_tokens=False)
+    plain = text == tokenizer.decode(tokens, skip_special_tokens=True) and (spelled + forced).startswith(text)
+    if len(text) <= len(spelled) or not plain:
+        return []
+    if last is not None:
+        matcher.rollback(1)
+    if not all(matcher.accept(token) for token in tokens):
+        raise RequestError(f"the constraint refused the text that it forced: {forced!r}", 500)
+    return tokens

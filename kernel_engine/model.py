@@ -177,7 +177,8 @@ def _load_module(
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise LoadError(_load_failure(path, error)) from error
-    return module.to(device)
+    module.to(device)  # pyright: ignore[reportArgumentType]
+    return module
 
 
 def _refuse_unsupported(module: PreTrainedModel, config: PretrainedConfig) -> None:
