@@ -26,7 +26,7 @@ from .batch import Batch, build_batch
 from .errors import RequestError
 from .grammar import GrammarCompiler, Matcher, jump_forward
 from .model import Model
-from .request import LogprobEntry, Output, Request, Sequence, aborted, finished_by_length, finished_by_stop
+from .request import Output, Request, Sequence, aborted, finished_by_length, finished_by_stop
 from .schedule import Plan, Policy, Scheduler
 from .step_log import StepLog
 from .text import TextStream
@@ -180,8 +180,6 @@ class Engine:
         wanted = sequence.request.logprobs
         assert wanted is not None
         first = sequence.unscored
-        if not sequence.input_logprobs:
-            sequence.input_logprobs.append(LogprobEntry(None, sequence.tokens[wanted.start]))
         sequence.input_logprobs += logprobs.entries(logits, sequence.tokens[first : first + len(logits)], wanted)
 
     def _sample(self, sequences: list[Sequence], logits: Tensor) -> None:

@@ -117,6 +117,8 @@ class Sequence:
     def __post_init__(self) -> None:
         self.tokens = list(self.request.input_ids)
         self.prompt_length = len(self.tokens)
+        if self.request.logprobs and self.request.logprobs.start >= 0:
+            self.input_logprobs.append(LogprobEntry(None, self.tokens[self.request.logprobs.start]))
 
     @property
     def output_length(self) -> int:
@@ -136,7 +138,7 @@ class Sequence:
         """Position of the first prompt token whose log-probability is asked for and not known yet; else the prompt's end."""
         if self.request.logprobs is None or self.request.logprobs.start < 0:
             return self.prompt_length
-        return self.request.logprobs.start + max(1, len(self.input_logprobs))
+        return self.request.logprobs.start + len(self.input_logprobs)
 
     @property
     def cacheable(self) -> int:
