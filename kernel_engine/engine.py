@@ -8,7 +8,6 @@ called on the engine's thread, once a step; and once, with nothing, after the en
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
 import random
@@ -19,15 +18,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from . import logprobs, sampling
-from .batch import Batch, build_batch
+from .batch import build_batch
+from .collect import Collector
 from .errors import RequestError
-from .grammar import GrammarCompiler, Matcher, jump_forward
+from .grammar import GrammarCompiler, Matcher
 from .model import Model
-from .request import Output, Request, Sequence, aborted, finished_by_length, finished_by_stop
-from .schedule import Plan, Policy, Scheduler
+from .request import Output, Request, Sequence, aborted
+from .schedule import Policy, Scheduler
 from .step_log import StepLog
 from .text import TextStream
 
@@ -57,7 +55,7 @@ class Engine:
         self.last_progress = time.monotonic()
         self._cache = model.new_cache(settings.slots)
         self._grammars = GrammarCompiler(model.tokenizer, model.shape.vocab, model.stop_tokens)
-        self._tokenizer = model.tokenizer.backend_tokenizer
+        self._collector = Collector(model)
         self._deliver = deliver
         self._random = random.Random(settings.seed)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -74,6 +72,7 @@ class Engine:
         """End the thread after the step under way; requests that are not finished get no more outputs."""
         self._inbox.put(self._stop)
         self._grammars.close()
+        self._collector.close()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -141,128 +140,25 @@ class Engine:
 
     def step(self) -> None:
         """Compute one batch and deliver what it gave."""
+        began = time.perf_counter()
         plan = self.scheduler.plan()
+        batch = build_batch(plan.segments, self.scheduler.rows, self.model.device)
+        masks = self._collector.fill_masks(batch)
+        planned = time.perf_counter()
         try:
-            batch = build_batch(plan.segments, self.scheduler.rows, self.model.device)
             logits = self.model.forward(batch, self._cache)
         except torch.OutOfMemoryError as error:
             self._fail([s.sequence for s in plan.segments], f"out of memory in a step: {error}")
             return
+        computed = time.perf_counter()
         for segment in plan.segments:
             self.scheduler.computed(segment)
-        self._log(plan)
-        outputs = self._collect(batch, logits)
+        self.log.step(plan, self.scheduler)
+        self._collector.collect(batch, logits, masks)
+        outputs = [o for s in batch.segments if (o := self._output(s.sequence)) is not None]
         if outputs:
             self._deliver(outputs)
-
-    def _collect(self, batch: Batch, logits: Tensor) -> list[Output]:
-        """Score prompt tokens, sample next tokens, finish what is done."""
-        sampled: list[Sequence] = []
-        rows: list[int] = []
-        for segment, end, count in zip(
-            batch.segments, itertools.accumulate(batch.logit_counts), batch.logit_counts, strict=True
-        ):
-            sequence = segment.sequence
-            scored = count - segment.completes
-            if scored:
-                self._score(sequence, logits[end - count : end - count + scored])
-            if segment.completes and sequence.max_new_tokens == 0:
-                sequence.finish_reason = finished_by_length(0)
-            elif segment.completes:
-                sampled.append(sequence)
-                rows.append(end - 1)
-        if sampled:
-            self._sample(sampled, logits[rows])
-        return [o for s in batch.segments if (o := self._output(s.sequence)) is not None]
-
-    def _score(self, sequence: Sequence, logits: Tensor) -> None:
-        """Append the log-probabilities of the prompt tokens that follow `logits`' rows."""
-        wanted = sequence.request.logprobs
-        assert wanted is not None
-        first = sequence.unscored
-        sequence.input_logprobs += logprobs.entries(logits, sequence.tokens[first : first + len(logits)], wanted)
-
-    def _sample(self, sequences: list[Sequence], logits: Tensor) -> None:
-        raw = logits.clone() if any(s.request.logprobs for s in sequences) else logits
-        sampling.adjust(logits, sequences, self.model.stop_tokens)
-        self._mask(logits, sequences)
-        best = logits.amax(-1).tolist()
-        tokens = sampling.sample(logits, sequences)
-        for row, (sequence, token, peak) in enumerate(zip(sequences, tokens, best, strict=True)):
-            if peak != peak:
-                sequence.finish_reason = aborted("the model's logits are not a number (NaN)", 500)
-            elif peak == -torch.inf:
-                sequence.finish_reason = aborted("the constraint and the sampling parameters allow no token", 400)
-            else:
-                if wanted := sequence.request.logprobs:
-                    sequence.output_logprobs += logprobs.entries(raw[row : row + 1], [token], wanted)
-                self._advance(sequence, token)
-
-    def _mask(self, logits: Tensor, sequences: list[Sequence]) -> None:
-        """Forbid what the sequences' constraints do not allow."""
-        constrained = [(row, s.matcher) for row, s in enumerate(sequences) if s.matcher]
-        if not constrained:
-            return
-        import xgrammar
-
-        bitmask = xgrammar.allocate_token_bitmask(len(sequences), logits.shape[1])
-        for row, matcher in constrained:
-            matcher.fill(bitmask, row)
-        indices = [row for row, _ in constrained]
-        xgrammar.apply_token_bitmask_inplace(logits, bitmask.to(logits.device), indices=indices)
-
-    def _advance(self, sequence: Sequence, token: int) -> None:
-        """Add a sampled token, and after it what the constraint forces."""
-        matcher, tokens = sequence.matcher, [token]
-        if matcher and not matcher.accept(token):
-            sequence.finish_reason = aborted(
-                "the constraint refused a token it asked for: a special token's text?", 400
-            )
-            return
-        if matcher and not self._ends(sequence, token):
-            tokens = self._jump(sequence, token) or tokens
-        self._append(sequence, tokens)
-
-    def _jump(self, sequence: Sequence, last: int | None) -> list[int]:
-        """Tokens that replace `last` and spell what must follow. With log-probabilities every token is sampled instead."""
-        if sequence.matcher is None or sequence.request.logprobs or sequence.max_new_tokens == 0:
-            return []
-        try:
-            return jump_forward(sequence.matcher, self._tokenizer, last)
-        except RequestError as error:
-            sequence.finish_reason = aborted(str(error), error.status)
-            return []
-
-    def _append(self, sequence: Sequence, tokens: list[int]) -> None:
-        """Add output tokens up to the first that ends the sequence."""
-        params = sequence.request.params
-        for token in tokens:
-            if sequence.finish_reason:
-                return
-            sequence.tokens.append(token)
-            sequence.output_counts[token] += 1
-            ends = self._ends(sequence, token)
-            if not ends or params.no_stop_trim:
-                self._spell(sequence, token)
-            if sequence.text.matched is not None:
-                sequence.finish_reason = finished_by_stop(sequence.text.matched)
-            elif ends:
-                sequence.finish_reason = finished_by_stop(token)
-            elif sequence.output_length >= sequence.max_new_tokens:
-                sequence.finish_reason = finished_by_length(sequence.output_length)
-        if sequence.matcher and sequence.matcher.finished and not sequence.finish_reason:
-            sequence.finish_reason = finished_by_stop(self.model.stop_tokens[0] if self.model.stop_tokens else "")
-
-    def _ends(self, sequence: Sequence, token: int) -> bool:
-        """Whether `token` ends the text: the model's own stop tokens unless `ignore_eos`, the request's always."""
-        params = sequence.request.params
-        return token in params.stop_token_ids or (token in self.model.stop_tokens and not params.ignore_eos)
-
-    def _spell(self, sequence: Sequence, token: int) -> None:
-        try:
-            sequence.text.push(token)
-        except RequestError as error:
-            sequence.finish_reason = aborted(str(error), error.status)
+        self.log.spent(plan=planned - began, forward=computed - planned, collect=time.perf_counter() - computed)
 
     def _output(self, sequence: Sequence) -> Output | None:
         """What to deliver of a sequence now, if anything; a finished one leaves the scheduler."""
@@ -317,11 +213,11 @@ class Engine:
             request,
             max_new_tokens=room if params.max_new_tokens is None else min(params.max_new_tokens, room),
             seed=seed,
-            text=TextStream(self._tokenizer, params, request.input_ids),
+            text=TextStream(self.model.tokenizer.backend_tokenizer, params, request.input_ids),
             matcher=matcher,
         )
         self.scheduler.add(sequence)
-        self._append(sequence, self._jump(sequence, None))
+        self._collector.begin(sequence)
         if sequence.finish_reason:
             self._deliver([o for o in [self._output(sequence)] if o])
 
@@ -344,9 +240,6 @@ class Engine:
 
     def _stop(self) -> None:
         self._closing = True
-
-    def _log(self, plan: Plan) -> None:
-        self.log.step(plan, self.scheduler)
 
 
 def _refusal(request: Request, reason: dict) -> Output:

@@ -88,6 +88,8 @@ class LLGuidanceMatcher:
     def fill(self, bitmask: Tensor, row: int) -> None:
         words = bitmask[row]
         self._matcher.unsafe_compute_mask_ptr(words.data_ptr(), words.numel() * words.element_size())
+        if self._matcher.is_error():  # it went beyond its limits of time or size
+            words.zero_()
 
     def accept(self, token: int) -> bool:
         return self._matcher.consume_token(token)

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _load(args: ServerArgs) -> tuple[Model, EngineSettings]:
     from .model import load_model
-    from .sizing import resolve_settings
+    from .sizing import choose_threads, resolve_settings
 
     began = time.monotonic()
     logger.info("Load weight begin. model=%s, load_format=%s", args.model_path, args.load_format)
@@ -56,6 +56,7 @@ def _load(args: ServerArgs) -> tuple[Model, EngineSettings]:
         "Load weight end. type=%s, dtype=%s, mem usage=%.2f GB, seconds=%.1f.",
         type(model.module).__name__, model.dtype, model.weight_bytes / 1e9, time.monotonic() - began,
     )  # fmt: skip
+    choose_threads(model)
     settings = resolve_settings(args, model)
     half = settings.slots * model.kv_bytes_per_token / 2e9
     logger.info("KV Cache is allocated. #tokens: %d, K size: %.2f GB, V size: %.2f GB", settings.slots, half, half)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -101,6 +102,9 @@ class Sequence:
     row: int = -1
     node: Node | None = None
     arrival: int = 0
+    """The scheduler's step at which it came."""
+    arrived: float = field(default_factory=time.monotonic)
+    first_token_at: float | None = None
     cached_tokens: int | None = None
     retractions: int = 0
     finish_reason: dict[str, Any] | None = None

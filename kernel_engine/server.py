@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
@@ -23,9 +24,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import __version__
 from .async_engine import AsyncEngine
 from .errors import RequestError
+from .metrics import EngineMetrics
 from .protocol import Answer, GenerateBody, read_generate
 from .server_args import ServerArgs
 
+logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 << 20
 HEALTH_SECONDS = 20.0
 FLUSHED = (
@@ -41,6 +44,7 @@ class Server:
         self.engine, self.args = engine, args
         self.ready = False
         self._created = int(time.time())
+        self._metrics = EngineMetrics(engine.engine, args.model_name)
         self._tokenizer = engine.engine.model.tokenizer
 
     def app(self) -> ASGIApp:
@@ -57,12 +61,15 @@ class Server:
             Route("/abort_request", self.abort_request, methods=["POST"]),
         ]
         handlers: Any = {RequestError: _refuse, HTTPException: _http_error}
+        if self.args.enable_metrics:
+            routes.append(Route("/metrics", self.metrics))
         app = Starlette(routes=routes, exception_handlers=handlers)
         return RequireKey(app, key) if (key := self.args.secret()) else app
 
     async def generate(self, request: Request) -> Response:
         body = read_generate(await read_json(request), self._tokenizer, self.args.stream_interval)
         self.engine.check(body.requests)
+        self._log_requests(body)
         if body.stream:
             return StreamingResponse(self._events(body), media_type="text/event-stream")
         finished = await unless_disconnected(request, self._answers(body))
@@ -78,6 +85,7 @@ class Server:
         answers = self._blank_answers(body)
         async for index, output in self.engine.run(body.requests):
             answers[index].add(output)
+            self._log_finished(answers[index])
         return answers
 
     async def _events(self, body: GenerateBody) -> AsyncGenerator[str, None]:
@@ -87,6 +95,7 @@ class Server:
             async for index, output in outputs:
                 answer = answers[index]
                 answer.add(output)
+                self._log_finished(answer)
                 if answer.error:
                     yield f"data: {json.dumps(_error_body(str(answer.error)))}\n\n"
                     break
@@ -97,6 +106,17 @@ class Server:
     def _blank_answers(self, body: GenerateBody) -> list[Answer]:
         decode = self._token_text if body.text_in_logprobs else None
         return [Answer(request, decode) for request in body.requests]
+
+    def _log_requests(self, body: GenerateBody) -> None:
+        if self.args.log_requests:
+            for request in body.requests:
+                logger.info(
+                    "Receive: rid=%s, prompt_tokens=%d, %s", request.rid, len(request.input_ids), request.params
+                )
+
+    def _log_finished(self, answer: Answer) -> None:
+        if self.args.log_requests and answer.last and answer.last.finish_reason:
+            logger.info("Finish: %s", answer.json()["meta_info"])
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))
@@ -135,6 +155,8 @@ class Server:
             "free_tokens": engine.scheduler.pool.free_count,
             "cached_tokens": engine.scheduler.tree.size,
             "used_tokens": engine.scheduler.used,
+            "steps": engine.log.steps,
+            "step_seconds": engine.log.seconds,
         }
         sizes = {
             "max_total_num_tokens": engine.settings.slots,
@@ -143,6 +165,9 @@ class Server:
         }
         info = self.args.public() | sizes | {"status": "ready" if self.ready else "starting", "version": __version__}
         return JSONResponse(info | {"internal_states": [state]})
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:
         name = self.args.model_name
@@ -170,13 +195,13 @@ class Server:
 
 
 class RequireKey:
-    """ASGI middleware: every path but `/health*` needs `Authorization: Bearer KEY`."""
+    """ASGI middleware: every path but `/health*` and `/metrics` needs `Authorization: Bearer KEY`."""
 
     def __init__(self, app: ASGIApp, key: str):
         self._app, self._wanted = app, f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith("/health"):
+        if scope["type"] == "http" and not scope["path"].startswith(("/health", "/metrics")):
             given = dict(scope["headers"]).get(b"authorization", b"")
             if not hmac.compare_digest(given, self._wanted):
                 await JSONResponse({"error": "Unauthorized"}, 401)(scope, receive, send)

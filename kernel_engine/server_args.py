@@ -54,6 +54,7 @@ class ServerArgs:
     decode_log_interval: int = _flag(40, "decoding steps per log line")
     log_level: str = _flag("info", "of the log", choices=["debug", "info", "warning", "error"])
     log_requests: bool = _flag(False, "log each request's parameters and figures")
+    enable_metrics: bool = _flag(False, "serve /metrics in Prometheus' format")
     watchdog_timeout: float = _flag(300.0, "seconds that a step may take before the process ends itself")
 
     def __post_init__(self) -> None:

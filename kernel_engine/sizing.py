@@ -16,6 +16,7 @@ from .server_args import ServerArgs
 
 MEMORY_SHARE = {"cpu": 0.5, "cuda": 0.88}
 """Of the free memory on a CPU, which others use too; of the whole memory on a GPU."""
+SMALL_WEIGHTS = 64 << 20
 CHUNK = {"cpu": 512, "cuda": 8192}
 ROWS = {"cpu": 64, "cuda": 256}
 
@@ -36,6 +37,12 @@ def resolve_settings(args: ServerArgs, model: Model) -> EngineSettings:
     )
     seed = args.random_seed if args.random_seed is not None else int.from_bytes(os.urandom(4))
     return EngineSettings(slots, min(rows, slots), policy, seed, args.decode_log_interval)
+
+
+def choose_threads(model: Model) -> None:
+    """On a CPU, run a small model on one core: its matrices are too small to share, and waiting for a busy core costs most."""
+    if model.device.type == "cpu" and model.weight_bytes < SMALL_WEIGHTS:
+        torch.set_num_threads(1)
 
 
 def _affordable_slots(args: ServerArgs, model: Model) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import regex
@@ -13,6 +14,8 @@ from .sampling_params import SamplingParams
 
 PROMPT_TAIL = 6
 """Prompt tokens that the decoder sees before the output, so that a first token's leading space is kept."""
+REPLACEMENT = "\ufffd"
+"""How bytes that are not a character, or not yet, are decoded."""
 STOP_REGEX_TAIL = 256
 """A `stop_regex` is searched in this many characters before the newest ones, so a longer match may be missed."""
 STOP_REGEX_SECONDS = 0.1
@@ -32,17 +35,19 @@ class TextStream:
     text: str = ""
     matched: str | None = None
     _shown: int = 0
+    _held: int = 0
     _undecoded: list[int] = field(default_factory=list)
+    _begun: str = ""
+    """How the decoder would show a character that the tokens before the output leave unfinished."""
     _decoder: DecodeStream = field(init=False)
 
     def __post_init__(self) -> None:
-        tail = self.prompt[-PROMPT_TAIL:]
-        self._decoder = DecodeStream(ids=tail, skip_special_tokens=self.params.skip_special_tokens)
+        self._start_after(self.prompt)
 
     def push(self, token: int) -> None:
-        """Add one token; look at `matched` afterwards."""
+        """Add one token; look at `matched` afterwards. Raises `RequestError` if a `stop_regex` takes too long."""
         self._undecoded.append(token)
-        piece = self._decoder.step(self.tokenizer, token)
+        piece = self._step(token)
         if piece is not None:
             self._undecoded.clear()
             self._append(piece)
@@ -50,11 +55,35 @@ class TextStream:
     def take(self, *, final: bool = False) -> str:
         """The text that became visible since the last call; all that is left when `final`."""
         if final and self._undecoded and self.matched is None:
-            self._append(self.tokenizer.decode(self._undecoded, skip_special_tokens=self.params.skip_special_tokens))
+            with contextlib.suppress(RequestError):  # the request has ended anyway
+                self._append(self._decode(self._undecoded))
             self._undecoded.clear()
-        end = len(self.text) if final or self.matched is not None else len(self.text) - self._held_back()
+        end = len(self.text) if final or self.matched is not None else len(self.text) - self._held
         piece = self.text[self._shown : end]
         self._shown = max(self._shown, end)
+        return piece
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=self.params.skip_special_tokens)
+
+    def _start_after(self, tokens: list[int]) -> None:
+        """Let the decoder go on after `tokens`, whose own text it does not give again."""
+        tail = tokens[-PROMPT_TAIL:]
+        whole = next(n for n in range(len(tail), -1, -1) if not self._decode(tail[:n]).endswith(REPLACEMENT))
+        self._decoder = DecodeStream(ids=tail[:whole], skip_special_tokens=self.params.skip_special_tokens)
+        for token in tail[whole:]:
+            self._decoder.step(self.tokenizer, token)
+        self._begun = self._decode(tail[whole:])
+
+    def _step(self, token: int) -> str | None:
+        try:
+            piece = self._decoder.step(self.tokenizer, token)
+        except Exception:  # tokenizers' only class, for bytes that change how the text before them is decoded
+            piece = self._decode(self._undecoded)
+            self._start_after(self._undecoded)
+            return piece
+        if piece is not None:
+            piece, self._begun = piece.removeprefix(self._begun), ""
         return piece
 
     def _append(self, piece: str) -> None:
@@ -64,6 +93,8 @@ class TextStream:
             start, end = stop
             self.matched = self.text[start:end]
             self.text = self.text[: end if self.params.no_stop_trim else start]
+        else:
+            self._held = self._held_back()
 
     def _find_stop(self, searched: int) -> tuple[int, int] | None:
         """Where the first stop begins and ends, if one lies in the text and ends after the first `searched` characters."""
