@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import LoadError
 from .server_args import ServerArgs, parse_args
+from .source import check_available, resolve_model_path
 
 if TYPE_CHECKING:
     from .engine import EngineSettings
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _load(args: ServerArgs) -> tuple[Model, EngineSettings]:
+    check_available(resolve_model_path(args.model_path))
     from .model import load_model
     from .sizing import choose_threads, resolve_settings
 
@@ -79,7 +81,7 @@ async def _serve(model: Model, settings: EngineSettings, args: ServerArgs, liste
     engine = AsyncEngine(model, settings, on_failure=stop)
     server = Server(engine, args)
     config = uvicorn.Config(
-        server.app(), log_config=None, log_level=args.log_level, timeout_graceful_shutdown=2, lifespan="off", ws="none"
+        server.app(), log_config=None, log_level=args.log_level, timeout_graceful_shutdown=1, lifespan="off", ws="none"
     )
     web = uvicorn.Server(config)
     _start_watchdog(engine, args.watchdog_timeout)

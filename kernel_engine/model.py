@@ -1,13 +1,12 @@
 """The model: a Hugging Face causal language model, loaded unchanged and run on our KV pool.
 
-Owns where a model comes from (folder, hub id, bundled name, random weights), what it runs as (device, dtype), and one
-method, `forward`, from a batch to logits.
+Owns how it is loaded (weights or random ones), what it runs as (device, dtype), and one method, `forward`, from a batch to
+logits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,13 +16,13 @@ from .attention import IMPLEMENTATION
 from .batch import Batch
 from .errors import LoadError
 from .pool import KVCache
+from .source import first_line, resolve_model_path
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
     from .server_args import ServerArgs
 
-BUNDLED = Path(__file__).parent / "bundled"
 SMALL_MODEL_BYTES = 512 << 20
 """On a CPU, a bf16 checkpoint up to this size runs in fp32: its steps cost calls, not bytes, and fp32 calls cost less."""
 DTYPES = {
@@ -95,14 +94,6 @@ def load_model(args: ServerArgs) -> Model:
     return Model(module, tokenizer, args.context_length)
 
 
-def resolve_model_path(name: str) -> str:
-    """A folder as it is, a bundled model's folder by its name, anything else as a hub id."""
-    bundled = BUNDLED / name
-    if not Path(name).exists() and "/" not in name and (bundled / "config.json").is_file():
-        return str(bundled)
-    return name
-
-
 def resolve_dtype(name: str, config: PretrainedConfig, device: torch.device) -> torch.dtype:
     """SGLang's rule for `auto` (bf16 stays, fp32 and fp16 run as fp16) on a GPU; on a CPU the checkpoint's own, small ones fp32."""
     if name != "auto":
@@ -122,10 +113,6 @@ def resolve_dtype(name: str, config: PretrainedConfig, device: torch.device) -> 
 def _load_config(path: str, args: ServerArgs) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
-        raise LoadError(
-            f"model path {path!r} is not a folder. Give a folder in Hugging Face format, a hub id or one of: {_bundled()}."
-        )
     overrides = args.model_overrides()
     try:
         return AutoConfig.from_pretrained(
@@ -147,7 +134,7 @@ def _load_tokenizer(path: str, args: ServerArgs) -> PreTrainedTokenizerFast:
             path, trust_remote_code=args.trust_remote_code, revision=args.revision, cache_dir=args.download_dir
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise LoadError(f"no tokenizer in {path!r}: {_first_line(error)} Name one with --tokenizer-path.") from error
+        raise LoadError(f"no tokenizer in {path!r}: {first_line(error)} Name one with --tokenizer-path.") from error
     if not tokenizer.is_fast:
         raise LoadError(f"the tokenizer in {path!r} has no fast version (tokenizer.json), which streaming needs.")
     return tokenizer
@@ -221,13 +208,4 @@ def _stop_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) ->
 
 
 def _load_failure(path: str, error: Exception) -> str:
-    hint = "" if Path(path).exists() else f" Give a folder, a hub id (with network) or one of: {_bundled()}."
-    return f"cannot load {path!r}: {_first_line(error)}{hint}"
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-
-
-def _bundled() -> str:
-    return ", ".join(sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file())) or "none"
+    return f"cannot load {path!r}: {first_line(error)}"

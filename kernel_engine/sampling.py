@@ -36,39 +36,63 @@ def adjust(logits: Tensor, sequences: list[Sequence], stop_tokens: list[int]) ->
             ids = torch.tensor(list(params.logit_bias), device=row.device)
             row[ids] += torch.tensor(list(params.logit_bias.values()), device=row.device)
         if sequence.output_length < params.min_new_tokens:
-            row[[*stop_tokens, *params.stop_token_ids]] = -torch.inf
+            row[[token for token in (*stop_tokens, *params.stop_token_ids) if token < len(row)]] = -torch.inf
 
 
 def sample(logits: Tensor, sequences: list[Sequence]) -> list[int]:
     """The next token of each sequence, from adjusted and masked `logits` [sequences, vocabulary]."""
     tokens = logits.argmax(-1)
-    drawn = [i for i, s in enumerate(sequences) if not s.request.params.greedy]
-    if drawn:
-        chosen = [sequences[i] for i in drawn]
-        temperatures = torch.tensor([s.request.params.temperature for s in chosen], device=logits.device)
-        probabilities = (logits[drawn] / temperatures[:, None]).softmax(-1)
-        tokens[drawn] = _draw(probabilities, chosen)
+    plain, cut = [], []
+    for row, sequence in enumerate(sequences):
+        if not sequence.request.params.greedy:
+            (cut if _is_cut(sequence) else plain).append(row)
+    # Each has its own order of tokens, which must not depend on who else is in the batch.
+    for rows, draw in ((plain, _draw_plain), (cut, _draw_cut)):
+        if rows:
+            chosen = [sequences[row] for row in rows]
+            temperatures = torch.tensor([s.request.params.temperature for s in chosen], device=logits.device)
+            temperatures.clamp_(max=torch.finfo(temperatures.dtype).max)
+            tokens[rows] = draw((logits[rows] / temperatures[:, None]).softmax(-1), chosen)
     return tokens.tolist()
 
 
-def _draw(probabilities: Tensor, sequences: list[Sequence]) -> Tensor:
-    """One token id a row of `probabilities` [rows, vocabulary]."""
-    device = probabilities.device
+def _is_cut(sequence: Sequence) -> bool:
+    params = sequence.request.params
+    return params.top_p < 1 or params.top_k != -1 or params.min_p > 0
+
+
+def _draw_plain(probabilities: Tensor, sequences: list[Sequence]) -> Tensor:
+    return _invert(probabilities, _points(sequences, probabilities.device))
+
+
+def _draw_cut(probabilities: Tensor, sequences: list[Sequence]) -> Tensor:
+    values, ids = probabilities.topk(min(NUCLEUS, probabilities.shape[1]))
+    tokens = _draw_sorted(values, ids, sequences)
     params = [s.request.params for s in sequences]
-    points = torch.tensor([uniform(s.seed, len(s.tokens)) for s in sequences], dtype=torch.float64, device=device)
-    if all(p.top_p == 1 and p.top_k == -1 and p.min_p == 0 for p in params):
-        return _invert(probabilities, points)
-    vocabulary = probabilities.shape[1]
-    top_k = torch.tensor([p.top_k if p.top_k > 0 else vocabulary for p in params], device=device)[:, None]
+    seen = values.sum(-1).tolist()
+    wide = [i for i, p in enumerate(params) if seen[i] < p.top_p and not 0 < p.top_k <= NUCLEUS]
+    if wide and probabilities.shape[1] > NUCLEUS:
+        values, ids = probabilities[wide].sort(descending=True)
+        tokens[wide] = _draw_sorted(values, ids, [sequences[i] for i in wide])
+    return tokens
+
+
+def _draw_sorted(values: Tensor, ids: Tensor, sequences: list[Sequence]) -> Tensor:
+    """One of `ids` a row, of which the descending `values` are the probabilities."""
+    device = values.device
+    params = [s.request.params for s in sequences]
+    top_k = torch.tensor([p.top_k if p.top_k > 0 else values.shape[1] for p in params], device=device)[:, None]
     top_p = torch.tensor([p.top_p for p in params], device=device)[:, None]
     min_p = torch.tensor([p.min_p for p in params], device=device)[:, None]
-    values, ids = probabilities.topk(min(NUCLEUS, vocabulary))
-    if bool(((values.sum(-1, keepdim=True) < top_p) & (top_k > NUCLEUS)).any()):
-        values, ids = probabilities.sort(descending=True)
     before = values.cumsum(-1) - values
     rank = torch.arange(values.shape[1], device=device)
     kept = (rank < top_k) & (before <= top_p) & (values >= min_p * values[:, :1])
-    return ids.gather(1, _invert(values * kept, points)[:, None])[:, 0]
+    return ids.gather(1, _invert(values * kept, _points(sequences, device))[:, None])[:, 0]
+
+
+def _points(sequences: list[Sequence], device: torch.device) -> Tensor:
+    """A number in [0, 1) for each sequence, which its seed and its next position decide."""
+    return torch.tensor([uniform(s.seed, len(s.tokens)) for s in sequences], dtype=torch.float64, device=device)
 
 
 def _invert(weights: Tensor, points: Tensor) -> Tensor:
