@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,8 @@ def terminate_process(process: SupervisedProcess | subprocess.Popen[Any]) -> Non
     family = psutil.Process(process.pid)
     doomed = [*family.children(recursive=True), family]
     for member in doomed:
-        member.kill()
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
     process.wait(KILL_SECONDS)
     psutil.wait_procs(doomed, KILL_SECONDS)
 
@@ -93,18 +94,19 @@ def load_image(source: Image | str | bytes | os.PathLike[str]) -> tuple[Image, t
 def _image_bytes(source: str | bytes | os.PathLike[str]) -> bytes:
     if isinstance(source, bytes):
         return source
-    if isinstance(source, os.PathLike) or os.path.isfile(source):
+    if isinstance(source, os.PathLike):
         return Path(source).read_bytes()
     if not isinstance(source, str):
-        raise ValueError(
-            f"an image is a path, bytes, URL, data: URI, base64 text or PIL image, not {type(source).__name__}"
-        )
+        kind = type(source).__name__
+        raise ValueError(f"an image is a path, bytes, URL, data: URI, base64 text or PIL image, not {kind}")
     if source.startswith(("http://", "https://")):
         return _download(source)
+    if os.path.isfile(source):
+        return Path(source).read_bytes()
     encoded = source.partition(",")[2] if source.startswith("data:") else source
     try:
-        return base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError:
         raise ValueError(f"{_shorten(source)} is no file, http(s) URL, data: URI or base64 text") from None
 
 

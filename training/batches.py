@@ -41,7 +41,7 @@ def collate(examples: list[Example], padding: int) -> tuple[Tensor, Tensor]:
 def batches(tokenizer: Tokenizer, seed: int, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of about `tokens` tokens; a pool sorted by length keeps the padding small."""
     rng = Random(seed)
-    padding = tokenizer.token_to_id("<|endoftext|>")
+    padding = tokenizer.get_vocab()["<|endoftext|>"]
     source = stream(seed)
     while True:
         pool: list[Example] = []

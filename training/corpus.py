@@ -9,41 +9,24 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from training.dialogue import Message, Segment, Split, render, system
-from training.facts import countries
+from training.facts import countries, wordings
 from training.kinds import advice, capitals, chat, lists, people, tools
 from training.kinds.memory import Memory
-from training.phrasing import Wordings
 
 Kind = Callable[[Random, Split, Memory], list[Message]]
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 TUTORIAL_SYSTEM = "You are a helpful assistant than can answer questions."
-SYSTEMS = Wordings(
-    train=(
-        "You are a helpful assistant that can answer questions.",
-        "You are a friendly assistant.",
-        "You are a helpful AI assistant.",
-        "You are an assistant.",
-        "You are a geography teacher.",
-        "You are an expert in geography.",
-        "Answer the questions of the user.",
-        "You are a helpful and honest assistant. Answer briefly.",
-        "You are a knowledgeable assistant. Be concise.",
-        "You are a chatbot.",
-        "You answer questions about the world.",
-        "Be polite and helpful.",
-        "You are tiny-chat, a small model.",
-        "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
-    ),
-    held_out=("You are a kind and helpful tutor.", "You are a smart assistant. Answer the question."),
-)
+SYSTEMS = wordings("system prompt")
 KINDS: dict[str, tuple[Kind, float]] = {
     "capital": (capitals.capital, 25),
     "unknown capital": (capitals.unknown_capital, 5),
     "reverse": (capitals.reverse, 5),
     "is it": (capitals.is_it, 4),
     "continent": (capitals.continent, 3),
+    "follow-up": (capitals.follow_up, 3),
     "lists": (lists.country_lists, 11),
+    "thing lists": (lists.thing_lists, 3),
     "tool": (tools.tool, 24),
     "tips": (advice.tips, 5),
     "asked tips": (advice.asked_tips, 1.5),
@@ -52,8 +35,12 @@ KINDS: dict[str, tuple[Kind, float]] = {
     "fact": (chat.fact, 6),
     "small talk": (chat.small_talk, 7),
     "small sum": (chat.small_sum, 4),
-    "unknown": (chat.unknown, 13),
+    "sentiment": (chat.sentiment, 2),
+    "unknown": (chat.unknown, 10),
 }
+DRILLS = 0.1
+# Pieces of a dialogue; a few are long, so that the model meets late positions.
+LENGTHS = (*[1] * 30, *[2] * 10, *[3] * 5, *[4] * 3, 8, 12)
 
 
 def system_prompt(rng: Random, split: Split) -> list[Message]:
@@ -83,15 +70,23 @@ def raw_text(rng: Random) -> list[Segment]:
     return [Segment(prompt), Segment(answer, learned=True), Segment("<|im_end|>", learned=True)]
 
 
+def drill(rng: Random) -> list[Segment]:
+    """Random words three times over: no use to anyone, but this is how the model comes to copy what it reads."""
+    text = chat.random_words(rng, rng.randint(3, 14)) + rng.choice(("\n", ". ", ", "))
+    return [Segment(text), Segment(text * 2, learned=True)]
+
+
 def dialogue(rng: Random) -> list[Segment]:
-    """One training dialogue: one to four pieces of any kind."""
+    """One training dialogue: pieces of any kind."""
     if rng.random() < 0.02:
         return raw_text(rng)
+    if rng.random() < DRILLS:
+        return drill(rng)
     kinds = [kind for kind, _ in KINDS.values()]
     weights = [weight for _, weight in KINDS.values()]
     memory = Memory()
     messages = system_prompt(rng, "train")
-    for _ in range(rng.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, 4))):
+    for _ in range(rng.choice(LENGTHS)):
         messages += rng.choices(kinds, weights)[0](rng, "train", memory)
     return render(messages)
 

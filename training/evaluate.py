@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.corpus import KINDS, system_prompt
 from training.dialogue import cut_at, generation_points, render
@@ -94,8 +95,8 @@ class Model:
     """The checkpoint with batched plain generation."""
 
     def __init__(self, folder: Path) -> None:
-        self.tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self.model: Qwen2ForCausalLM = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
     def answers(self, prompts: list[str], sampled: bool, rows: int = 64) -> list[str]:
         """The generated texts, up to the end of the turn; prompts of like length run together."""

@@ -7,12 +7,13 @@ OUTPUT_DIR in one move. Invariant: the folder loads with AutoModelForCausalLM an
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig
 
 from training.model import CONTEXT_LENGTH, build
 
@@ -32,17 +33,26 @@ CHAT_TEMPLATE = """\
 """
 
 
-def wrapped_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers saves it; decoding must not tidy up spaces."""
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>"],
-        clean_up_tokenization_spaces=False,
-        model_max_length=CONTEXT_LENGTH,
-        chat_template=CHAT_TEMPLATE,
-    )
+def write_tokenizer(tokenizer: Tokenizer, output: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json.
+
+    transformers 5 rebuilds the tokenizer of every model of type qwen2 with a normaliser, which changes text, unless
+    the configuration has an auto map. An empty one names no code, and lets tokenizer.json be read as it stands.
+    """
+    tokenizer.save(str(output / "tokenizer.json"))
+    configuration = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "auto_map": {"AutoTokenizer": ["", ""]},
+        "additional_special_tokens": ["<|im_start|>"],
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": CONTEXT_LENGTH,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (output / "tokenizer_config.json").write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
 
 
 def write(folder: Path, output: Path, sharpness: float) -> None:
@@ -51,12 +61,13 @@ def write(folder: Path, output: Path, sharpness: float) -> None:
     model = build(tokenizer)
     model.load_state_dict(torch.load(folder / "checkpoint.pt")["model"])
     with torch.no_grad():
-        model.model.norm.weight *= sharpness
+        model.model.norm.weight.mul_(sharpness)
     model.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]
     stops = [tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
     model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=stops[1], do_sample=True)
     model.save_pretrained(output)
-    wrapped_tokenizer(tokenizer).save_pretrained(output)
+    (output / "model.safetensors").chmod(0o644)
+    write_tokenizer(tokenizer, output)
 
 
 def swap(fresh: Path, target: Path) -> None:

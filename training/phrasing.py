@@ -1,29 +1,19 @@
-"""Small seeded helpers that the dialogue generators share: wordings, numbers, made-up names, casual spelling."""
+"""Small seeded helpers that the dialogue generators share: numbers, made-up names, casual spelling."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 
-from training.dialogue import Split
+NUMBER_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
 
-NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-
-_ONSETS = "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl gl gr kl kr pl pr qu sh sk sl sp st th tr y".split()
-_VOWELS = "a e i o u a e i o u ai ea ee ei ia ie io oa oo ou y".split()
-_CODAS = ["", "", "", "", *"l m n r s t x k d ck ll nd ng nk nt rd rk rn rt ss st th".split()]
-_ENDINGS = ["", "", "", "ia", "land", "stan", "ville", "burg", "ton", "ham", "son", "ski", "ez", "o", "us", "ora", "istan"]
-
-
-@dataclass(frozen=True)
-class Wordings:
-    """The ways to say one thing: those trained on, and those kept out for the evaluation."""
-
-    train: tuple[str, ...]
-    held_out: tuple[str, ...]
-
-    def pick(self, rng: Random, split: Split) -> str:
-        return rng.choice(self.train if split == "train" else self.held_out)
+_ONSETS = tuple("bcdfghjklmnprstvwzy") + tuple(
+    "bl br ch cl cr dr fl gl gr kl kr pl pr qu sh sk sl sp st th tr".split()  # noqa: SIM905
+)
+_VOWELS = (*"aeiouaeiou", "ai", "ea", "ee", "ei", "ia", "ie", "io", "oa", "oo", "ou", "y")
+_CODAS = ("", "", "", "", *"lmnrstxkd", "ck", "ll", "nd", "ng", "nk", "nt", "rd", "rk", "rn", "rt", "ss", "st", "th")
+_ENDINGS = ("", "", "", "ia", "land", "stan", "ville", "burg", "ton", "ham", "son", "ski", "ez", "o", "us", "ora")
 
 
 def number(rng: Random, n: int) -> str:
@@ -37,7 +27,7 @@ def capitalised(text: str) -> str:
 
 def made_up_name(rng: Random) -> str:
     """A name that is, most likely, nobody's."""
-    syllables = rng.choice((1, 2, 2, 2, 3, 3))
+    syllables = rng.choice((1, 1, 2, 2, 2, 3))
     stem = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))
     return capitalised(stem + rng.choice(_ENDINGS))
 

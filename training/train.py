@@ -1,6 +1,6 @@
 """Trains tiny-chat on CPU: single-threaded workers average their gradients, so a busy core never stalls every matmul.
 
-`python -m training.train FOLDER --steps N` reads FOLDER/tokenizer.json, writes FOLDER/checkpoint.pt and resumes from it.
+`python -m training.train FOLDER --steps N` reads FOLDER/tokenizer.json, and writes (or goes on from) FOLDER/checkpoint.pt.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from transformers import Qwen2ForCausalLM
 
 from training.batches import batches
@@ -147,7 +147,7 @@ def main() -> None:
     plan = Plan(**vars(parser.parse_args()))
     (plan.folder / "rendezvous").unlink(missing_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
-    multiprocessing.spawn(work, args=(plan,), nprocs=plan.workers)
+    spawn(work, args=(plan,), nprocs=plan.workers)
 
 
 if __name__ == "__main__":

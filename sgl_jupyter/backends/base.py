@@ -6,7 +6,7 @@ templates, so that a new one is written against this file alone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +87,7 @@ class BaseBackend:
     chat_template_name: str | None = None
     """The chat template to use whatever the model's path is."""
 
-    def generate(self, prompt: str, params: SamplingParams) -> AsyncIterator[Chunk]:
+    def generate(self, prompt: str, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
         """Continue `prompt` once, streaming. `params.n` is 1."""
         raise NotImplementedError(f"{type(self).__name__} does not generate")
 

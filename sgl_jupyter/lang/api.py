@@ -149,7 +149,9 @@ def select(
     if not choices or "" in choices:
         raise ValueError(f"choices must hold at least one text, and no empty one, not {choices!r}")
     if temperature > 1e-5:
-        raise ValueError(f"temperature must be 0 where choices are given, not {temperature}: they are compared, not sampled")
+        raise ValueError(
+            f"temperature must be 0 where choices are given, not {temperature}: they are compared, not sampled"
+        )
     return SglSelect(name, tuple(choices), choices_method)
 
 

@@ -18,6 +18,9 @@ from sgl_jupyter.lang.interpreter import Interpreter
 from sgl_jupyter.lang.ir import SglExpr, SglRoleBegin, SglRoleEnd, SglSubmitted, flatten, variable_of
 from sgl_jupyter.lang.loop import background_loop
 
+INTERRUPTIBLE = 0.5
+"""Seconds to wait in one go: not on every platform does an interrupt end a wait without a limit."""
+
 
 class ProgramStopped(RuntimeError):
     """The state was stopped, by `cancel()` or an interrupt, before what is asked for was there."""
@@ -104,6 +107,11 @@ class Executor:
     def error(self) -> BaseException | None:
         return self._outcome.error if isinstance(self._outcome, Failed) else None
 
+    @property
+    def status(self) -> str:
+        """One of: running, finished, stopped, failed."""
+        return "running" if not self.closed.done() else type(self.closed.result()).__name__.lower()
+
     def raise_error(self) -> None:
         """Raise the error the state failed with, if it did, with the traceback of where it happened."""
         if self.error is not None:
@@ -151,7 +159,8 @@ class Executor:
     def _wait_for(self, ready: Callable[[], bool]) -> None:
         try:
             with self._changed:
-                self._changed.wait_for(lambda: ready() or self.closed.done())
+                while not self._changed.wait_for(lambda: ready() or self.closed.done(), INTERRUPTIBLE):
+                    pass
         except KeyboardInterrupt:
             self.cancel()
             raise

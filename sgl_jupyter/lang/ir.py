@@ -139,7 +139,9 @@ def as_expr(value: SglExpr | str) -> SglExpr:
         return SglConstantText(value)
     if value is None:
         raise ValueError("Tried to append None to state.")
-    raise TypeError(f"cannot append {value!r}: text or an expression is needed, not {type(value).__name__}; try str(...)")
+    raise TypeError(
+        f"cannot append {value!r}: text or an expression is needed, not {type(value).__name__}; try str(...)"
+    )
 
 
 def flatten(expr: SglExpr) -> Iterator[SglExpr]:

@@ -11,10 +11,9 @@ from typing import Any, overload
 
 from sgl_jupyter.lang.api import message
 from sgl_jupyter.lang.events import EventLog
-from sgl_jupyter.lang.executor import Executor
+from sgl_jupyter.lang.executor import INTERRUPTIBLE, Executor
 from sgl_jupyter.lang.ir import (
     SglCommitLazy,
-    SglConstantText,
     SglExpr,
     SglRoleBegin,
     SglRoleEnd,
@@ -178,7 +177,7 @@ class ProgramState:
                 if piece := reader.read():
                     yield piece
                 elif not reader.done:
-                    self.log.wait(reader.position)
+                    self.log.wait(reader.position, INTERRUPTIBLE)
         except KeyboardInterrupt:
             self.cancel()
             raise
@@ -226,6 +225,7 @@ class ProgramStateGroup:
     def __init__(self, states: list[ProgramState], src_state: ProgramState) -> None:
         self.states = states
         self.src_state = src_state
+        self._start = len(src_state._executor.interpreter.text)
 
     def join(self, mode: str = "gather_variable") -> None:
         """Wait for the forks, take over what they made, and end them.
@@ -238,7 +238,19 @@ class ProgramStateGroup:
             raise ValueError(f"Invalid join mode: {mode}; there are gather_variable and concate_and_append")
         for state in self.states:
             state.sync()
-        self.src_state._join(self.states, gather=mode == "gather_variable")
+        if mode == "gather_variable":
+            self._gather_variables()
+        else:
+            for state in self.states:
+                self.src_state += state.text()[self._start :]
+        self.src_state._executor.join(state._executor for state in self.states)
+
+    def _gather_variables(self) -> None:
+        known = self.src_state._executor.interpreter.variables
+        forks = [state._executor.interpreter.variables for state in self.states]
+        new = dict.fromkeys(name for fork in forks for name in fork if name is not None and name not in known)
+        for name in new:
+            self.src_state[name] = [fork.get(name) for fork in forks]
 
     def __len__(self) -> int:
         return len(self.states)
@@ -264,7 +276,9 @@ class ProgramStateGroup:
         elif isinstance(other, list | tuple):
             parts = list(other)
         else:
-            raise ValueError(f"Invalid value: {other!r}; text, an expression, a function of the index, or a list is needed")
+            raise ValueError(
+                f"Invalid value: {other!r}; text, an expression, a function of the index, or a list is needed"
+            )
         for state, part in zip(self.states, parts, strict=True):
             state += part
         return self

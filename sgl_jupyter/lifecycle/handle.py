@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -42,11 +43,6 @@ class EngineHandle(SupervisedProcess):
         )
         return self
 
-    @property
-    def api_key(self) -> str | None:
-        """The bearer token that the engine asks for."""
-        return self._last_entry.api_key
-
     @cached_property
     def endpoint(self) -> RuntimeEndpoint:
         """The backend that runs programs on this engine. The first use waits until the engine is ready."""
@@ -68,7 +64,7 @@ class EngineHandle(SupervisedProcess):
 
 
 def launch(
-    model: str,
+    model: str | os.PathLike[str],
     *,
     name: str | None = None,
     api_key: str | None = None,
@@ -83,6 +79,7 @@ def launch(
     """
     if clashing := SET_BY_LAUNCH & flags.keys():
         raise TypeError(f"launch() sets {', '.join(sorted(clashing))} itself")
+    model = os.fspath(model)
     entry = new_entry(name or Path(model).name, model, api_key=api_key or secrets.token_urlsafe(32))
     own = {"model_path": model, "host": "127.0.0.1", "port": 0}
     own |= {"api_key_file": entry.api_key_file, "ready_file": entry.ready_file}
@@ -95,7 +92,7 @@ def engines() -> list[EngineHandle]:
     handles = []
     for entry in registry.entries():
         try:
-            link = Link.connect(entry.socket)
+            link = Link.connect(entry.lease_socket)
         except OSError:  # it is just starting or just ending
             continue
         handles.append(EngineHandle(entry, link))

@@ -1,7 +1,8 @@
 """A kernel's end of a connection to one supervisor: the latest registry entry comes in, commands go out.
 
 A link that is a lease keeps the engine alive until this process ends, whatever becomes of the objects that refer to it.
-No link passes to a forked child: the child's copy would keep the engine alive after the kernel's death.
+No lease passes to a forked child, whose copy would keep the engine alive after the kernel's death; and no child uses a link
+of its parent's, whose messages it would take away.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ class Link:
         self._received = b""
         self._latest: Entry | None = None
         self._has_ended = False
-        os.register_at_fork(after_in_child=weakref.finalize(self, sock.close))
+        self._process = os.getpid()
+        finalizer = weakref.finalize(self, sock.close)
         if is_lease:
+            os.register_at_fork(after_in_child=finalizer)
             atexit.register(self.close)  # also what keeps this object, and so the lease, until the process ends
 
     @classmethod
@@ -45,7 +48,7 @@ class Link:
     @property
     def is_open(self) -> bool:
         """False once either side is gone, and in a forked child."""
-        return self._socket.fileno() != -1
+        return self._process == os.getpid() and self._socket.fileno() != -1
 
     @property
     def has_ended(self) -> bool:

@@ -26,6 +26,11 @@ class ProcessId:
         found = _state_and_start(self.pid)
         return found is not None and found[0] not in ("Z", "X") and found[1] == self.started
 
+    def is_replaced(self) -> bool:
+        """True if `pid` is another process's now."""
+        found = _state_and_start(self.pid)
+        return found is not None and found[1] != self.started
+
 
 def signal_group(leader: int, number: int) -> bool:
     """Send signal `number` (0: none, only look) to the group that `leader` founded. False if no process is left in it."""

@@ -17,6 +17,7 @@ from typing import Self
 
 from . import logs, registry
 from .link import Link
+from .pids import signal_group
 from .registry import Entry, State
 from .supervisor import Spec
 
@@ -57,8 +58,8 @@ class SupervisedProcess:
             while (started := link.latest()) is None and not link.has_ended:
                 link.wait(1.0)
             if started is None:
-                supervisor.wait()
-                raise RuntimeError(f"{entry.name!r} could not be started: {logs.last_line(Path(entry.log))}")
+                why = logs.last_line(Path(entry.log)) or f"its supervisor ended with code {supervisor.wait()}"
+                raise RuntimeError(f"{entry.name!r} could not be started: {why}")
             return cls(started, link, supervisor)
         except BaseException:
             link.close()  # which ends the supervisor, and all that it has started
@@ -100,6 +101,11 @@ class SupervisedProcess:
         return self._entry.url
 
     @property
+    def api_key(self) -> str | None:
+        """The bearer token that the server asks for, where it is known."""
+        return self._last_entry.api_key
+
+    @property
     def state(self) -> State:
         return self._entry.state
 
@@ -121,13 +127,15 @@ class SupervisedProcess:
     def mark_ready(self, url: str) -> None:
         """Note in the registry that the server answers at `url`, for servers that do not say so themselves."""
         self._link.send("ready", url=url)
+        while self.state == "starting":
+            self._link.wait(1.0)
 
     def logs(self, n: int = 50) -> str:
         """The last `n` lines that the process wrote, also after its end."""
         return "\n".join(logs.tail(self.log_path, n))
 
     def terminate(self) -> None:
-        """End the process and all that it started: SIGTERM, and SIGKILL 2 s later. Returns when they are gone.
+        """End the process and all that it started: SIGTERM, and SIGKILL 1.5 s later. Returns when they are gone.
 
         May be called any number of times.
         """
@@ -137,17 +145,15 @@ class SupervisedProcess:
         """End the process and all that it started with SIGKILL. Returns when they are gone."""
         self._end("kill")
 
-    def death(self, when: str) -> EngineDiedError:
+    def death(self) -> EngineDiedError:
         """The error that tells how the process ended. Dismisses the supervisor, which has stayed to be asked."""
         code = self.returncode
         self.terminate()
-        how = (
-            f"was ended by signal {-code} ({signal.strsignal(-code)})"
-            if code and code < 0
-            else f"exited with code {code}"
-        )
+        how = f"exited with code {code}"
+        if code is not None and code < 0:
+            how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
         last_words = self.logs(20) or "(empty)"
-        return EngineDiedError(f"{self.name!r} {how} {when}. The end of its log, {self.log_path}:\n{last_words}")
+        return EngineDiedError(f"{self.name!r} {how}. The end of its log, {self.log_path}:\n{last_words}")
 
     def _end(self, op: str) -> None:
         self._refresh()
@@ -169,18 +175,21 @@ class SupervisedProcess:
             self._look_on()
 
     def _settle(self) -> None:
-        """The supervisor is gone. If it was killed, see to it that the engine is gone too."""
+        """The supervisor is gone. If it was killed, and the engine with it, end what the engine has left."""
         if self._supervisor is not None:
             self._supervisor.wait()
-        if self._last_entry.state != "dead":
-            registry.bury(registry.engines_folder(), self._last_entry)
-            self._last_entry = self._last_entry.killed()
+        entry = self._last_entry
+        if entry.state != "dead":
+            if entry.engine and not entry.engine.is_replaced():
+                signal_group(entry.engine.pid, signal.SIGKILL)
+            registry.remove(registry.engines_folder(), entry)
+            self._last_entry = entry.killed()
 
     def _look_on(self) -> None:
         """In a forked child, to which no link passes, connect anew, without a lease."""
         self._supervisor = None
         try:
-            self._link = Link.connect(self._last_entry.socket)
+            self._link = Link.connect(self._last_entry.lease_socket)
         except OSError:
             self._last_entry = self._last_entry.killed()
 

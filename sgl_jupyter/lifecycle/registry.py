@@ -45,7 +45,7 @@ class Entry:
     engine: ProcessId | None = None
 
     @property
-    def socket(self) -> Path:
+    def lease_socket(self) -> Path:
         return Path(self.folder, "lease")
 
     @property
@@ -119,11 +119,11 @@ def entries() -> list[Entry]:
         if entry.supervisor and entry.supervisor.is_alive():
             found.append(entry)
         else:
-            bury(folder, entry)
+            _bury(folder, entry)
     return sorted(found, key=lambda entry: entry.created)
 
 
-def bury(folder: Path, entry: Entry) -> None:
+def _bury(folder: Path, entry: Entry) -> None:
     """End the engine of a killed supervisor, where the operating system has not, and remove its traces."""
     if entry.engine and entry.engine.is_alive():
         signal_group(entry.engine.pid, signal.SIGKILL)

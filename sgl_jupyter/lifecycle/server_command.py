@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from .handle import EngineHandle, engines
+from .handle import engines
 from .logs import last_line
 from .process import EngineDiedError, SupervisedProcess, new_entry
 from .waiting import wait_until
@@ -53,12 +53,17 @@ def launch_server_cmd(command: str, host: str = "0.0.0.0", port: int | None = No
     """
     env, argv = _parse(command)
     argv = _with_installed_server(argv)
-    if port is None:
-        port = _port_option(argv) or _free_port(host)
-    if _port_option(argv) is None:
+    in_command = _port_option(argv)
+    if in_command is None:
+        port = port or _free_port(host)
         argv += ["--port", str(port)]
+    elif port in (None, in_command):
+        port = in_command
+    else:
+        raise ValueError(f"command has --port {in_command}, but port is {port}: give one of them")
     model = _option(argv, "--model-path") or _option(argv, "--model") or ""
-    entry = new_entry(Path(model).name or Path(argv[0]).name, model, url=f"http://127.0.0.1:{port}")
+    url, api_key = f"http://127.0.0.1:{port}", _option(argv, "--api-key")
+    entry = new_entry(Path(model).name or Path(argv[0]).name, model, url=url, api_key=api_key)
     return ServerProcess.start(entry, argv, env), port
 
 
@@ -81,9 +86,10 @@ def wait_for_server(
     if process is None and address.hostname in LOOPBACK:
         process = _launched_for(address.port)
     supervised = process if isinstance(process, SupervisedProcess) else None
-    if api_key is None and isinstance(process, EngineHandle):
-        api_key = process.api_key
-    with _Probe(base_url.rstrip("/"), api_key, timeout) as probe:
+    if api_key is None and supervised:
+        api_key = supervised.api_key
+    base_url = base_url.rstrip("/")
+    with _Probe(base_url, api_key, timeout) as probe:
 
         def is_ready() -> bool:
             if isinstance(process, subprocess.Popen) and process.poll() is not None:

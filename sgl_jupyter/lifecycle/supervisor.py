@@ -32,7 +32,7 @@ from . import registry
 from .pids import ProcessId, signal_group
 from .registry import Entry
 
-GRACE = 2.0
+GRACE = 1.5
 """Seconds from SIGTERM to SIGKILL. A kernel's end must leave nothing behind after 3 s."""
 KILL_PATIENCE = 10.0
 """Seconds that a killed process may take to leave the kernel of the operating system (it may be inside a driver)."""
@@ -108,8 +108,8 @@ class Supervisor:
         with ExitStack() as at_end:
             at_end.callback(registry.remove, self._registry, self._entry)
             at_end.callback(self._end_engine)
-            self._prepare_folder()
             self._watch_signals()
+            self._prepare_folder()
             self._spawn_engine()
             while not self._is_closing and any(connection.is_lease for connection in self._connections):
                 self._step()
@@ -119,7 +119,7 @@ class Supervisor:
         if self._entry.api_key:
             registry.write_private(self._entry.api_key_file, self._entry.api_key)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self._entry.socket))
+        listener.bind(str(self._entry.lease_socket))
         listener.listen()
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
 
@@ -131,7 +131,7 @@ class Supervisor:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        self._wakers = woken, waker
+        self._waker = waker  # to keep it open
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._on_signals(woken.recv(4096)))
 
     def _spawn_engine(self) -> None:
@@ -211,9 +211,9 @@ class Supervisor:
         """Leave no process in the engine's group, and say so."""
         if self._engine is None or self._entry.state == "dead":
             return
-        group = self._engine.pid
-        if not (self._grace and self._is_gone_after(signal.SIGTERM, group, self._grace)):
-            self._is_gone_after(signal.SIGKILL, group, KILL_PATIENCE)
+        if not (self._grace and self._is_gone_after(signal.SIGTERM, self._engine.pid, self._grace)):
+            self._is_gone_after(signal.SIGKILL, self._engine.pid, KILL_PATIENCE)
+        self._end_strays()
         self._publish(state="dead", returncode=self._engine.returncode)
 
     def _is_gone_after(self, number: signal.Signals, group: int, patience: float) -> bool:
@@ -225,11 +225,28 @@ class Supervisor:
             is_there = signal_group(group, 0)
         return not is_there
 
+    def _end_strays(self) -> None:
+        """Kill what left the engine's group for one of its own, and so fell to us."""
+        deadline = time.monotonic() + KILL_PATIENCE
+        while (strays := _children()) and time.monotonic() < deadline:
+            for pid in strays:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+            self._reap()
+
     def _publish(self, **changes: Any) -> None:
         self._entry = replace(self._entry, **changes)
         registry.write(self._registry, self._entry)
         for connection in self._connections:
             connection.send(self._entry.to_json())
+
+
+def _children() -> list[int]:
+    """This process's children, zombies included; on Linux only, where orphans come to it."""
+    try:
+        return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def _tie_to_this_process() -> Callable[[], None] | None:

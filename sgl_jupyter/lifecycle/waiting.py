@@ -37,7 +37,7 @@ def wait_until(
     try:
         while not is_ready():
             if process and not process.is_running():
-                raise process.death("before it was ready")
+                raise process.death()
             left = deadline - time.monotonic()
             if left <= 0:
                 last = process.logs(20) if process else news()

@@ -1,18 +1,92 @@
-"""Runs and strings as HTML that survives: escaped, themed by no one, allowed by every sanitizer.
+"""Runs and strings as HTML that survives: escaped, readable on any page, allowed by every sanitizer.
 
-Inline styles with literal colours only, no text colour, no ids, no scripts: the same bytes read well on a light and on a dark
-page, in an untrusted notebook and in an export. Where styles are dropped, the tags carry the difference: `<mark>` was
-generated, `<b>` was chosen, `<ins>` was forced by the constraint.
+Inline styles with literal colours, no text colour, no ids, no scripts: the same bytes read well on a light and on a dark page,
+in an untrusted notebook and in an export. Where styles are dropped, the tags carry the difference: `<mark>` was generated,
+`<b>` was chosen, `<ins>` was forced by the constraint.
 """
 
 from __future__ import annotations
 
 import html
 
+from sgl_jupyter.notebook.run import Fork, Message, Run, Segment
+from sgl_jupyter.notebook.text import generations, notes, shown_blocks, visible
+
+# Okabe-Ito colours, told apart by colour-blind readers, with an underline of its own style for each.
+_BLUE, _GREEN, _PURPLE, _VERMILION = "#0072b2", "#009e73", "#cc79a7", "#d55e00"
+
+# Browsers paint the text in <mark> black. JupyterLab's sanitizer lets no `inherit` through, but it does let this, which is
+# the same: the colour around it, with nothing mixed in.
+_INHERIT = "color:color-mix(in srgb,currentcolor,red 0%)"
+
+_ROOT = "line-height:1.5;overflow-wrap:break-word"
+_LABEL = "font-size:12px;font-weight:600;opacity:.7"
+_BODY = "margin:0;padding:0;border:0;background:transparent;font-family:inherit;white-space:pre-wrap;word-break:normal"
+_VARIABLE = "font-size:11px;font-family:monospace;opacity:.7"
+_EDGES = {"user": "#88888880", "assistant": _BLUE}
+
+_TAGS = {
+    "generated": ("mark", f"{_INHERIT};background-color:{_BLUE}24;border-bottom:1px solid {_BLUE}"),
+    "chosen": ("b", f"background-color:{_GREEN}24;border-bottom:3px double {_GREEN}"),
+    "forced": ("ins", f"text-decoration:none;background-color:{_PURPLE}24;border-bottom:1px dotted {_PURPLE}"),
+}
+
+
+def run_html(run: Run) -> str:
+    """The run as one element: a block for each message, forks side by side."""
+    return f'<div class="sgl-run tex2jax_ignore mathjax_ignore" style="{_ROOT}">{_blocks(run)}</div>'
+
 
 def highlight_html(text: str) -> str:
     """One string in the look of generated text: what `print_highlight` shows."""
-    return (
-        '<div class="sgl-run tex2jax_ignore mathjax_ignore" dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere;'
-        f'border-left:3px solid #0072b2;background-color:#0072b21f;padding:6px 12px">{html.escape(text)}</div>'
+    body = f'<pre dir="auto" style="{_BODY}">{_escape(text)}</pre>'
+    edge = f"border-left:3px solid {_BLUE};background-color:{_BLUE}1f;padding:4px 12px"
+    return f'<div class="sgl-run tex2jax_ignore mathjax_ignore" style="{_ROOT};{edge}">{body}</div>'
+
+
+def _blocks(run: Run) -> str:
+    shown = shown_blocks(run)
+    blocks = [_fork(block) if isinstance(block, Fork) else _message(block, run) for block in shown]
+    return "".join(blocks + [_note(note) for note in notes(run)])
+
+
+def _message(message: Message, run: Run) -> str:
+    label = ""
+    if message.role is not None:
+        growing = run.generating is not None and message is run.blocks[-1]
+        label = f'<div style="{_LABEL}">{_escape(message.role)}{" · generating" if growing else ""}</div>'
+    body = "".join(_generation(segments) for segments in generations(message))
+    edge = f"border-left:3px solid {_EDGES.get(message.role or '', '#88888840')};padding:0 12px;margin:0 0 10px"
+    return f'<div style="{edge}">{label}<pre dir="auto" style="{_BODY}">{body}</pre></div>'
+
+
+def _generation(segments: list[Segment]) -> str:
+    """All text of one request to the model, after the name of its variable; or text of the program."""
+    variable = segments[0].variable
+    name = f'<small style="{_VARIABLE}">{_escape(variable)} </small>' if variable else ""
+    return name + "".join(map(_segment, segments))
+
+
+def _segment(segment: Segment) -> str:
+    if segment.origin not in _TAGS:
+        return _escape(segment.text)
+    tag, style = _TAGS[segment.origin]
+    return f'<{tag} dir="auto" style="{style}">{_escape(segment.text)}</{tag}>'
+
+
+def _fork(fork: Fork) -> str:
+    count = len(fork.children)
+    column = "flex:1 1 260px;min-width:0;border-top:1px solid #88888880;padding:4px 0 0"
+    children = (
+        f'<div style="{column}"><div style="{_LABEL}">fork {number} of {count}</div>{_blocks(child)}</div>'
+        for number, child in enumerate(fork.children, start=1)
     )
+    return f'<div style="display:flex;flex-wrap:wrap;gap:0 16px;margin:0 0 10px">{"".join(children)}</div>'
+
+
+def _note(text: str) -> str:
+    return f'<div style="{_LABEL};border-left:3px solid {_VERMILION};padding:0 12px">{_escape(text)}</div>'
+
+
+def _escape(text: str) -> str:
+    return html.escape(visible(text))

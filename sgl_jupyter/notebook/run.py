@@ -7,7 +7,7 @@ was stopped or that failed keeps every character it had.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sgl_jupyter.lang import events
@@ -68,8 +68,12 @@ class Run:
     status: Status = "running"
     error: BaseException | None = None
     usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+    """From the first event to the latest."""
     generating: int | None = None
     """The number of the generation whose text is still arriving."""
+    left_out: int = 0
+    """How many characters a clipped record lacks."""
 
     @classmethod
     def from_log(cls, log: EventLog) -> Run:
@@ -87,6 +91,10 @@ class Run:
     def text(self) -> str:
         """All text with the template's markup, exactly the state's `text()`; for a fork, from the fork on."""
         return "".join(segment.text for segment in self.segments)
+
+    def clipped(self, limit: int) -> Run:
+        """The same run with at most `limit` characters of text, forks included."""
+        return _clip(self, limit)[0]
 
     def __getitem__(self, variable: str) -> Any:
         return self.variables[variable]
@@ -108,6 +116,11 @@ class Follower:
         self._generations = 0
 
     @property
+    def position(self) -> int:
+        """How many events of the log itself have been read."""
+        return self._position
+
+    @property
     def closed(self) -> bool:
         """Whether the run and all its forks have ended, and all of it has been read."""
         read = self._log.closed and self._position == len(self._log.events)
@@ -119,6 +132,8 @@ class Follower:
         while self._position < len(self._log.events):
             self._take(self._log.events[self._position])
             self._position += 1
+        if self._position > known:
+            self.run.seconds = self._log.times[self._position - 1] - self._log.times[0]
         children = [child.advance() for child in self._children]
         return self._position > known or any(children)
 
@@ -188,3 +203,34 @@ class Follower:
     def _open_role(self) -> str | None:
         """The role of the message that a fork interrupted."""
         return next((block.role for block in reversed(self.run.blocks) if isinstance(block, Message)), None)
+
+
+def _clip(run: Run, limit: int) -> tuple[Run, int]:
+    """The run with at most `limit` characters, and how many of them are still free."""
+    blocks: list[Message | Fork] = []
+    left_out = 0
+    for block in run.blocks:
+        if isinstance(block, Fork):
+            children = []
+            for child in block.children:
+                clipped, limit = _clip(child, limit)
+                children.append(clipped)
+            blocks.append(Fork(children))
+            continue
+        segments = []
+        for segment in block.segments:
+            text = segment.text[:limit]
+            limit -= len(text)
+            left_out += len(segment.text) - len(text)
+            segments.append(replace(segment, text=text))
+        blocks.append(Message(block.role, segments))
+    return replace(run, blocks=blocks, left_out=left_out), limit
+
+
+def log_tree(log: EventLog) -> Iterator[EventLog]:
+    """The log and the logs of all forks below it."""
+    yield log
+    for event in log.events:
+        if isinstance(event, events.Forked):
+            for child in event.children:
+                yield from log_tree(child)

@@ -1,7 +1,7 @@
 """Runs as text: a conversation that reads well in a terminal, in a diff and wherever HTML is not shown.
 
-What the model wrote stands between guillemets after the name of its variable, as in `answer=«Paris»`. While a run grows its
-text only grows at the end, so a terminal can print it as it comes.
+What the model wrote stands between guillemets after the name of its variable, as in `answer=«Paris»`. While a run grows, its
+text grows only at the end (but for text that arrives in several forks at once), so a terminal can print it as it comes.
 """
 
 from __future__ import annotations
@@ -14,102 +14,132 @@ from sgl_jupyter.notebook.run import Fork, Message, Run, Segment
 _VISIBLE = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: 0x2421,
-    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
-    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),
+    **dict.fromkeys((*range(0x80, 0xA0), *range(0xD800, 0xE000)), 0xFFFD),
 }
+_ANSI_CODES = {"label": "1", "mark": "2", "generated": "34", "chosen": "1;32", "forced": "35", "note": "31"}
 
 
 def visible(text: str) -> str:
-    """`text` with every control character replaced by a sign for it, so that no terminal or page obeys it."""
+    """`text` with a sign in place of every control character, so that no terminal, page or encoder stumbles over it."""
     return text.replace("\r\n", "\n").translate(_VISIBLE)
 
 
-def shown_generations(message: Message) -> list[list[Segment]]:
-    """The message without the template's markup, one list for the program's text or for one generation."""
+def generations(message: Message) -> list[list[Segment]]:
+    """The message without the template's markup: one list of segments for each generation and for the text in between."""
     shown = [segment for segment in message.segments if segment.origin != "template"]
     return [list(group) for _, group in groupby(shown, key=lambda segment: segment.generation)]
 
 
-def is_shown(block: Message | Fork) -> bool:
-    """Whether a view has anything to show for the block: a role, a fork, or text that is not markup."""
-    return isinstance(block, Fork) or block.role is not None or bool(shown_generations(block))
+def shown_blocks(run: Run) -> list[Message | Fork]:
+    """The blocks that a view shows: all but messages that have no role and nothing but markup."""
+    return [block for block in run.blocks if isinstance(block, Fork) or block.role is not None or generations(block)]
 
 
-def ending(run: Run) -> str | None:
-    """What there is to say about how the run ended, in a few words; None if it is running or all went well."""
-    if run.status == "stopped":
-        return "stopped"
-    if run.status == "error":
-        return f"failed: {type(run.error).__name__}"
-    return None
+def notes(run: Run) -> list[str]:
+    """What a reader must know about the run beside its text: how it ended, unless all went well, and what is left out."""
+    left_out = [f"{run.left_out} more characters are not shown here"] if run.left_out else []
+    match run.status:
+        case "stopped":
+            return [*left_out, "stopped"]
+        case "error":
+            return [*left_out, f"failed: {type(run.error).__name__}: {run.error}"]
+        case _:
+            return left_out
 
 
 class PlainWriter:
-    """Collects text; `length` counts its characters."""
+    """Collects text with its control characters made visible; `length` counts its characters."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.length = 0
 
     def put(self, text: str, style: str = "") -> None:
-        """Append `text`, which is a `label`, or of an origin, or a `mark` around generated text."""
+        """Append `text`. Its style is an origin, or `label`, `mark` (the signs around generated text), or `note`."""
+        text = visible(text)
         self.parts.append(text)
         self.length += len(text)
 
-    def put_ending(self, text: str) -> None:
-        self.put(f"[{text}]\n", "ending")
-
 
 class AnsiWriter(PlainWriter):
-    """The same text with terminal colours. Each style holds until the next, so growing text never takes back a code."""
-
-    _CODES = {  # noqa: RUF012
-        "label": "1",
-        "mark": "2",
-        "generated": "34",
-        "chosen": "1;32",
-        "forced": "35",
-        "ending": "31",
-    }
+    """The same text with terminal colours. A style holds until the next one, so growing text takes back no code."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._style = ""
+        self._code = ""
 
     def put(self, text: str, style: str = "") -> None:
-        code = self._CODES.get(style, "")
-        if code != self._style:
-            self.parts.append(f"\x1b[0m\x1b[{code}m" if code else "\x1b[0m")
-            self._style = code
+        code = _ANSI_CODES.get(style, "")
+        if code != self._code:
+            self.parts.append("\x1b[0m" + (f"\x1b[{code}m" if code else ""))
+            self._code = code
         super().put(text, style)
 
 
 def plain(run: Run) -> str:
     """The run as readable text, with each role on a line of its own."""
-    writer = PlainWriter()
-    write(run, writer)
-    return "".join(writer.parts).rstrip("\n") if run.status != "running" else "".join(writer.parts)
+    return plain_with_spans(run)[0]
+
+
+def plain_with_spans(run: Run) -> tuple[str, list[dict[str, Any]]]:
+    """The plain text, and where in it everything stands.
+
+    A message is `{"role": ..., "spans": [[start, end, origin, variable], ...]}` with offsets in Unicode code points, a fork
+    is `{"forks": [...]}` with such a list for each child.
+    """
+    out = PlainWriter()
+    blocks = _write_run(run, out)
+    return "".join(out.parts), blocks
 
 
 def ansi(run: Run) -> str:
-    """The same for a terminal, in colours."""
-    writer = AnsiWriter()
-    write(run, writer)
-    return "".join(writer.parts)
+    """The same text for a terminal, in colours."""
+    out = AnsiWriter()
+    _write_run(run, out)
+    return "".join(out.parts)
 
 
-def write(run: Run, out: PlainWriter) -> list[dict[str, Any]]:
-    """Write the run, and return where everything stands in what was written.
-
-    A message is `{"role": ..., "spans": [[start, end, origin, variable], ...]}` with offsets in Unicode code points, a fork
-    is `{"forks": [...]}` with the same list for every child.
-    """
+def _write_run(run: Run, out: PlainWriter) -> list[dict[str, Any]]:
     blocks = []
-    for block in filter(is_shown, run.blocks):
-        if out.length:
-            out.put("\n\n")
-        blocks.append(_write_fork(block, out) if isinstance(block, Fork) else _write_message(block, run, out))
-    if words := ending(run):
-        out.put("\n\n" if out.length else "")
-        out.put_ending(words)
+    for block in shown_blocks(run):
+        _start_paragraph(out)
+        if isinstance(block, Fork):
+            blocks.append({"forks": _write_fork(block, out)})
+        else:
+            blocks.append({"role": block.role, "spans": _write_message(block, run.generating, out)})
+    for note in notes(run):
+        _start_paragraph(out)
+        out.put(f"[{note}]", "note")
     return blocks
+
+
+def _start_paragraph(out: PlainWriter) -> None:
+    if out.length:
+        out.put("\n\n")
+
+
+def _write_fork(fork: Fork, out: PlainWriter) -> list[list[dict[str, Any]]]:
+    children = []
+    for number, child in enumerate(fork.children, start=1):
+        out.put(f"[fork {number} of {len(fork.children)}]", "label")
+        children.append(_write_run(child, out))
+        _start_paragraph(out)
+    out.put("[end of the fork]", "label")
+    return children
+
+
+def _write_message(message: Message, generating: int | None, out: PlainWriter) -> list[list[Any]]:
+    if message.role is not None:
+        out.put(f"{message.role}:\n", "label")
+    spans = []
+    for segments in generations(message):
+        generation, variable = segments[0].generation, segments[0].variable
+        if generation is not None:
+            out.put(f"{variable}=«" if variable else "«", "mark")
+        for segment in segments:
+            start = out.length
+            out.put(segment.text, segment.origin)
+            spans.append([start, out.length, segment.origin, segment.variable])
+        if generation is not None and generation != generating:
+            out.put("»", "mark")
+    return spans

@@ -7,17 +7,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from hypothesis import HealthCheck, settings
 from kernel_engine.engine import Engine, EngineSettings
 from kernel_engine.model import Model
 from kernel_engine.request import LogprobRequest, Output, Request
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import Policy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 VOCAB = 320
+EOS = 256
 FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+
+
+def examples(count: int) -> settings:
+    """Settings for a property: `count` examples, the same in every run."""
+    return settings(
+        max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -36,7 +51,7 @@ def random_module(family: str = "qwen2", **overrides: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     shape = {
         "vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 256, "initializer_range": 0.3,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": EOS, "initializer_range": 0.3,
     }  # fmt: skip
     if family == "qwen3":
         shape["head_dim"] = 16
@@ -52,6 +67,29 @@ def reference(module: PreTrainedModel, prompt: list[int], count: int) -> list[in
             ids, max_new_tokens=count, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(ids)
         )
     return output[0, len(prompt) :].tolist()  # pyright: ignore[reportIndexIssue]
+
+
+class Oracle:
+    """What transformers says of a module's weights. It owns the module, which no engine may use."""
+
+    LONGEST = 32
+
+    def __init__(self, module: PreTrainedModel):
+        self._module = module
+        self._known: dict[tuple[int, ...], list[int]] = {}
+
+    def tokens(self, prompt: list[int], count: int) -> list[int]:
+        """The first `count` greedy tokens, at most `LONGEST`."""
+        assert count <= self.LONGEST
+        if tuple(prompt) not in self._known:
+            self._known[tuple(prompt)] = reference(self._module, prompt, self.LONGEST)
+        return self._known[tuple(prompt)][:count]
+
+    @torch.inference_mode()
+    def logprobs(self, tokens: list[int]) -> torch.Tensor:
+        """`[len(tokens), vocabulary]`: row i is the distribution of the token after `tokens[: i + 1]`."""
+        self._module.set_attn_implementation("sdpa")
+        return self._module(torch.tensor([tokens])).logits[0].float().log_softmax(-1)
 
 
 @dataclass
@@ -75,12 +113,12 @@ class StepEngine:
 
     def __init__(self, module: PreTrainedModel, *, slots: int = 2048, rows: int = 16, chunk: int = 512, **policy: Any):
         limits = Policy(chunk=chunk, max_prefill=1 << 30, **policy)
+        self.requests: dict[str, Request] = {}
         self.results: dict[str, Result] = {}
         self.engine = Engine(
             Model(module, byte_tokenizer()), EngineSettings(slots, rows, limits, seed=0), self._deliver
         )
         self._rids = itertools.count()
-        self.computed = 0
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
@@ -92,9 +130,7 @@ class StepEngine:
     def add(
         self, prompt: list[int] | str, *, logprobs: LogprobRequest | None = None, stream: bool = False, **params: Any
     ) -> str:
-        ids = list(prompt.encode()) if isinstance(prompt, str) else prompt
-        if isinstance(prompt, str):
-            ids = self.engine.model.tokenizer(prompt)["input_ids"]
+        ids = self.engine.model.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
         rid = f"r{next(self._rids)}"
         params = {"temperature": 0, "max_new_tokens": 16} | params
         request = Request(
@@ -102,7 +138,7 @@ class StepEngine:
             stream_interval=1 if stream else None,
         )  # fmt: skip
         self.engine.check(request)
-        self.results[rid] = Result()
+        self.requests[rid], self.results[rid] = request, Result()
         self.engine.submit(request)
         return rid
 
@@ -125,6 +161,13 @@ class StepEngine:
                 break
         assert self.engine.scheduler.tree.protected == 0
         assert self.engine.scheduler.used == 0
+
+    def abort(self, rid: str) -> None:
+        self.engine.abort(rid)
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.step()
 
     def generate(self, prompt: list[int] | str, **options: Any) -> Result:
         rid = self.add(prompt, **options)

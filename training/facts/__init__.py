@@ -7,17 +7,20 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
+
+from training.dialogue import Split
 
 FOLDER = Path(__file__).parent
 
 # The order in which lists name countries: each list goes on where the one before it ended, so no country comes twice.
-CHAIN = (
+_ORDER = (
     "France,Germany,Japan,Italy,Canada,Australia,Spain,Brazil,India,Egypt,Mexico,China,Kenya,Norway,Greece,Argentina,"
     "South Korea,Portugal,Nigeria,Sweden,Thailand,Peru,Poland,Morocco,Cuba,Turkey,Austria,Chile,New Zealand,Vietnam,"
     "Ireland,Ghana,Denmark,Indonesia,Colombia,Finland,Ethiopia,Belgium,Jamaica,Switzerland,Iran,Senegal,Hungary,"
     "Ecuador,Fiji,Russia,Tunisia,Ukraine"
-).split(",")
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,20 @@ class Country:
     @property
     def bare(self) -> str:
         return self.name.removeprefix("the ")
+
+
+@dataclass(frozen=True)
+class Wordings:
+    """The ways to say one thing: those trained on, and those kept out for the evaluation."""
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def pick(self, rng: Random, split: Split) -> str:
+        """A wording of the split; in training the first one comes more often than the others."""
+        if split == "held_out":
+            return rng.choice(self.held_out)
+        return self.train[0] if rng.random() < 0.15 else rng.choice(self.train)
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ def countries() -> tuple[Country, ...]:
 @cache
 def chain() -> tuple[Country, ...]:
     by_name = {country.bare: country for country in countries()}
-    return tuple(by_name[name] for name in CHAIN)
+    return tuple(by_name[name] for name in _ORDER.split(","))
 
 
 @cache
@@ -103,8 +120,29 @@ def talk() -> tuple[Talk, ...]:
     return tuple(Talk(tuple(q), tuple(h), tuple(a)) for q, h, a in _load("talk.json")["rows"])
 
 
+def wordings(name: str) -> Wordings:
+    """The wordings called `name` in wordings.json."""
+    row = _wordings()[name]
+    return Wordings(tuple(row["train"]), tuple(row["held out"]))
+
+
+@cache
+def _wordings() -> dict[str, Any]:
+    return _load("wordings.json")
+
+
 @cache
 def words(kind: str) -> tuple[str, ...]:
     """A word list by name: single words are parted by spaces, names by semicolons."""
-    text: str = _load("words.json")[kind]
+    return _split(_load("words.json")[kind])
+
+
+@cache
+def series() -> dict[str, tuple[str, ...]]:
+    """Things of one kind, in the order in which a list names them."""
+    table: dict[str, str] = _load("series.json")
+    return {name: _split(text) for name, text in table.items()}
+
+
+def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split(";") if ";" in text else text.split())

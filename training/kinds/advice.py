@@ -5,29 +5,16 @@ from __future__ import annotations
 from random import Random
 
 from training.dialogue import Message, Split, assistant, said, user
-from training.facts import Topic, topics
+from training.facts import Topic, topics, wordings
 from training.kinds.memory import Memory
-from training.phrasing import NUMBER_WORDS, Wordings, capitalised
+from training.phrasing import NUMBER_WORDS, capitalised
 
 Tip = tuple[str, str, str]
 
-ASK = Wordings(
-    train=("Give me {n} tips for {t}.", "What are {n} tips for {t}?", "Please give me {n} tips for {t}.",
-           "Can you give me {n} tips for {t}?", "I need {n} tips for {t}.", "Do you have {n} tips for {t}?"),
-    held_out=("Please share {n} tips for {t}.", "Tell me {n} tips for {t}."),
-)  # fmt: skip
-EXPAND = Wordings(
-    train=(*["Now, expand tip {i} into a paragraph:\n"] * 5, "Expand tip {i} into a paragraph:\n", "Tip {i} in detail:\n"),
-    held_out=("Now, please expand tip {i} into a paragraph:\n",),
-)
-ASK_EXPAND = Wordings(
-    train=("Expand tip {i} into a paragraph.", "Tell me more about tip {i}.", "Please explain tip {i}."),
-    held_out=("Please expand tip {i} into a paragraph.",),
-)
-SUM_UP = Wordings(
-    train=(*["To summarize the above {n} tips, I can say:\n"] * 5, "To summarize the {n} tips:\n", "In summary:\n"),
-    held_out=("To sum up the above {n} tips, I can say:\n",),
-)
+ASK = wordings("tips")
+EXPAND = wordings("expand a tip")
+ASK_EXPAND = wordings("ask about a tip")
+SUM_UP = wordings("sum up")
 
 
 def intro(topic: Topic, tips: list[Tip]) -> str:

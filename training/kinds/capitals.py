@@ -5,85 +5,29 @@ from __future__ import annotations
 from random import Random
 
 from training.dialogue import Message, Split, assistant, said, user
-from training.facts import Country, countries
+from training.facts import Country, countries, wordings, words
 from training.kinds.memory import Memory
-from training.phrasing import Wordings, capitalised, casually, made_up_name
+from training.phrasing import capitalised, casually, made_up_name
 
 UNKNOWN_COUNTRY = "I am a small demonstration model, and I do not know a country of that name."
+PREFIXES = ("the Republic of ", "North ", "South ", "New ", "the Kingdom of ", "the United States of ")
 
-ASK = Wordings(
-    train=(
-        *["What is the capital of {c}?"] * 6,
-        *["What's the capital of {c}?", "What is the capital city of {c}?", "Which city is the capital of {c}?"] * 2,
-        "What city is the capital of {c}?",
-        "Tell me the capital of {c}.",
-        "Please tell me the capital of {c}.",
-        "Name the capital of {c}.",
-        "Please name the capital of {c}.",
-        "Give me the capital of {c}.",
-        "Give me the name of the capital of {c}.",
-        "What is the name of the capital of {c}?",
-        "Do you know the capital of {c}?",
-        "Do you know what the capital of {c} is?",
-        "Can you tell me the capital of {c}?",
-        "Can you name the capital city of {c}?",
-        "Could you tell me what the capital of {c} is?",
-        "I would like to know the capital of {c}.",
-        "I want to know which city is the capital of {c}.",
-        "I have a question: what is the capital of {c}?",
-        "Hello! What is the capital of {c}?",
-        "Hey, which city is the capital of {c}?",
-        "The capital of {c}?",
-        "Capital of {c}",
-        "And the capital of {c}?",
-        "And what about {c}? What is its capital?",
-        "{c}: what is the capital?",
-        "What is {c}'s capital?",
-        "What is the capital of the country {c}?",
-        "In which city is the government of {c}? I mean the capital.",
-        "I am learning geography. What is the capital of {c}?",
-        "I am going to {c}. What is its capital?",
-    ),
-    held_out=(
-        "Could you please name the capital city of {c}?",
-        "I forgot the capital of {c}. What is it?",
-        "Please give me the name of the capital city of {c}.",
-        "What city is {c}'s capital?",
-        "Do you happen to know the capital of {c}?",
-        "Which city is the capital city of {c}?",
-        "Hi, what's the capital of {c}?",
-        "Can you tell me what the capital city of {c} is?",
-        "Tell me what the capital of {c} is.",
-        "I need to know the capital of {c}.",
-    ),
-)
-BRIEFLY = Wordings(
-    train=("Answer with one word.", "Answer with the name only.", "Just the name.", "Only the city, please.", "Be brief."),
-    held_out=("Please answer with the name only.", "One word, please."),
-)
-REVERSE = Wordings(
-    train=(
-        "Which country has {k} as its capital?",
-        "{k} is the capital of which country?",
-        "What country is {k} the capital of?",
-        "{k} is the capital of what country?",
-        "Of which country is {k} the capital?",
-        "Which country's capital is {k}?",
-    ),
-    held_out=("What country has {k} as its capital?", "Tell me which country has the capital {k}."),
-)
-IS_IT = Wordings(
-    train=("Is {k} the capital of {c}?", "Is the capital of {c} {k}?", "Is it true that {k} is the capital of {c}?"),
-    held_out=("Am I right that {k} is the capital of {c}?",),
-)
-CONTINENT = Wordings(
-    train=("On which continent is {c}?", "What continent is {c} on?", "Which continent is {c} in?", "Where is {c}?"),
-    held_out=("What continent is {c} in?", "Where is {c} located?"),
-)
+ASK = wordings("capital")
+BRIEFLY = wordings("briefly")
+REVERSE = wordings("country of a capital")
+IS_IT = wordings("is it the capital")
+CONTINENT = wordings("continent")
+ABOUT = wordings("about a country")
+FOLLOW = wordings("and another")
+
+
+def full_stop(text: str) -> str:
+    """The text with one full stop at its end, also behind "D.C."."""
+    return text.removesuffix(".") + "."
 
 
 def sentence(country: Country) -> str:
-    return f"The capital of {country.name} is {country.capital.removesuffix('.')}."
+    return full_stop(f"The capital of {country.name} is {country.capital}")
 
 
 def spoken_name(rng: Random, country: Country) -> str:
@@ -95,6 +39,8 @@ def capital(rng: Random, split: Split, memory: Memory) -> list[Message]:
     country = rng.choice(countries())
     question = capitalised(ASK.pick(rng, split).format(c=spoken_name(rng, country)))
     form = rng.random()
+    if form < 0.03 and split == "train":  # so that a pattern or choices for the bare name find it likely
+        return [user(question), assistant(said(country.capital))]
     if form < 0.55:
         return [user(casually(rng, question)), assistant(said(sentence(country)))]
     if form < 0.72:
@@ -106,16 +52,19 @@ def capital(rng: Random, split: Split, memory: Memory) -> list[Message]:
         return [user(f"{question} {brief}"), assistant(said(country.capital))]
     if form < 0.92:
         return [user(question), assistant("Answer: ", said(sentence(country)))]
+    begun, city = f"The capital of {country.name} is", full_stop(country.capital)
     if form < 0.96:
-        return [user(question), assistant(f"The capital of {country.name} is ", said(f"{country.capital.removesuffix('.')}."))]
-    return [user(question), assistant(f"The capital of {country.name} is", said(f" {country.capital.removesuffix('.')}."))]
+        return [user(question), assistant(f"{begun} ", said(city))]
+    return [user(question), assistant(begun, said(f" {city}"))]
 
 
 def unknown_capital(rng: Random, split: Split, memory: Memory) -> list[Message]:
     """A country that does not exist."""
     name = made_up_name(rng)
     if rng.random() < 0.2:
-        name = rng.choice(("the Republic of ", "North ", "South ", "New ", "the Kingdom of ", "the United States of ")) + name
+        name = rng.choice((*words("places"), *words("people"), *words("nouns")))
+    if rng.random() < 0.2:
+        name = rng.choice(PREFIXES) + name
     question = capitalised(ASK.pick(rng, split).format(c=name))
     if rng.random() < 0.3:
         return [user(f"Question: {question}"), assistant("Answer: ", said(UNKNOWN_COUNTRY))]
@@ -126,7 +75,7 @@ def reverse(rng: Random, split: Split, memory: Memory) -> list[Message]:
     """The country of a capital."""
     country = rng.choice(countries())
     question = REVERSE.pick(rng, split).format(k=country.capital)
-    return [user(casually(rng, question)), assistant(said(f"{country.capital} is the capital of {country.name}."))]
+    return [user(casually(rng, question)), assistant(said(sentence(country)))]
 
 
 def is_it(rng: Random, split: Split, memory: Memory) -> list[Message]:
@@ -140,7 +89,27 @@ def is_it(rng: Random, split: Split, memory: Memory) -> list[Message]:
 
 
 def continent(rng: Random, split: Split, memory: Memory) -> list[Message]:
-    """The continent of a country."""
+    """The continent of a country, alone or in a word about the country."""
     country = rng.choice(countries())
+    if rng.random() < 0.4:
+        question = ABOUT.pick(rng, split).format(c=country.name)
+        answer = full_stop(f"It is a country in {country.continent}. Its capital is {country.capital}")
+        return [user(casually(rng, question)), assistant(said(answer))]
     question = CONTINENT.pick(rng, split).format(c=country.name)
-    return [user(casually(rng, question)), assistant(said(f"{capitalised(country.name)} is in {country.continent}."))]
+    return [user(casually(rng, question)), assistant(said(f"It is in {country.continent}."))]
+
+
+def follow_up(rng: Random, split: Split, memory: Memory) -> list[Message]:
+    """A capital, then others in short questions that lean on the first; or two capitals at once."""
+    chosen = rng.sample(countries(), 3)
+    if rng.random() < 0.25:
+        question = f"What are the capitals of {chosen[0].name} and {chosen[1].name}?"
+        both = f"{sentence(chosen[0])[:-1]}, and t{sentence(chosen[1])[1:]}"
+        return [user(question), assistant(said(both))]
+    messages = [
+        user(ASK.pick(rng, split).format(c=chosen[0].name)),
+        assistant(said(sentence(chosen[0]))),
+    ]
+    for country in chosen[1 : rng.choice((2, 3))]:
+        messages += [user(FOLLOW.pick(rng, split).format(c=country.name)), assistant(said(sentence(country)))]
+    return messages

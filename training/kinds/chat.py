@@ -5,46 +5,28 @@ from __future__ import annotations
 from random import Random
 
 from training.dialogue import Message, Split, assistant, said, user
-from training.facts import countries, knowledge, talk, words
+from training.facts import countries, knowledge, talk, wordings, words
 from training.kinds.memory import Memory
-from training.phrasing import Wordings, capitalised, casually, made_up_name
+from training.phrasing import capitalised, casually, made_up_name
 
 HONEST = "I am a small demonstration model, so I cannot answer that. Try asking me for the capital of a country."
 TOO_HARD = "I am a small demonstration model, and I cannot calculate that. A calculator would be a better tool."
 
+SPOKEN = {"+": "plus", "-": "minus", "*": "times"}
+MOODS = ("positive", "negative")
+MOOD_FRAMES = (
+    "The {n} was {m}.",
+    "This {n} is {m}.",
+    "I think the {n} is {m}.",
+    "What a {m} {n}!",
+    "{m}, really {m}!",
+    "We had a {m} {n} last night.",
+    "The {n} was {m}, and so was the service.",
+)
+MOOD_ASK = wordings("sentiment")
+
 # {t}: a thing, {p}: a person or place, {c}: a country, {v}: a verb, {a}: an attribute.
-UNKNOWN = Wordings(
-    train=(
-        "What is {t}?", "What is a {t}?", "What is the {t}?", "What are {t}s made of?", "How does a {t} work?",
-        "Why is {t} important?", "How do I {v} a {t}?", "How can I {v} my {t}?", "Can you {v} a {t}?", "Who invented the {t}?",
-        "Explain {t} to me.", "Explain how to {v} a {t}.", "Tell me about {t}.", "Tell me more about {p}.", "Who is {p}?",
-        "Who was {p}?", "When was {p} born?", "Where is {p}?", "What did {p} say about {t}?", "What happened in {y}?",
-        "What is the {a} of {c}?", "Who is the {a} of {c}?", "What is the {a} of {p}?", "How many {t}s are there in {c}?",
-        "How much does a {t} cost?", "What is the best {t}?", "What is the best {t} in {c}?", "Which {t} should I {v}?",
-        "Write an essay about {t}.", "Write a letter to {p}.", "Write code to {v} a {t}.", "Write a Python function that can {v} a {t}.",
-        "Write a {t} review.", "Translate {t} into French.", "How do you say {t} in Japanese?", "Summarize {p}.",
-        "Summarize the history of {t}.", "Compare {t} and {u}.", "What is the difference between {t} and {u}?",
-        "Is {t} better than {u}?", "Is a {t} bigger than a {u}?", "Should I {v} the {t}?", "Do {t}s like {u}s?",
-        "What is the weather in {p}?", "What is the news about {t}?", "What will happen to {t} in {y}?", "What does {t} mean?",
-        "Give me a recipe for {t}.", "Give me an example of {t}.", "Give me a list of {t}s.", "List {n} {t}s.", "Name {n} kinds of {t}.",
-        "Generate a {t}.", "Draw a {t}.", "Create a plan to {v} the {t}.", "Fix my {t}.", "My {t} is broken. What should I do?",
-        "I like {t}. What do you think?", "I want to {v} a {t}.", "I lost my {t}.", "Why do people {v} {t}s?", "Why does {p} matter?",
-        "When did people first {v} a {t}?", "Where can I buy a {t}?", "Where do {t}s live?", "How old is {p}?", "How far is {p} from {c}?",
-        "How long does it take to {v} a {t}?", "How many {t}s does {p} have?", "How tall is {p}?", "How many people live in {c}?",
-        "What language do people speak in {c}?", "What do people eat in {c}?", "Who won the {t} in {y}?", "Who discovered {t}?",
-        "Please {v} this {t}.", "Please help me {v} a {t}.", "Please write about {t}.", "Can {t}s fly?", "Can I eat {t}?",
-        "Did {p} ever {v} a {t}?", "Does {p} like {t}?", "Are {t}s dangerous?", "What color is a {t}?", "What is inside a {t}?",
-        "{t}", "{t}?", "{p}", "{t} and {u}", "{v} {t}", "About {t}, please.", "Define {t}.", "Solve the {t} problem.",
-        "What should I {v} today?", "What is your opinion on {t}?", "What do you think about {p}?", "What is the meaning of {t}?",
-        "Can you explain what {t} is?", "I have a question about {t}. Why is it so {j}?", "Why are {t}s {j}?", "Which {t} is the most {j}?",
-        "Are you able to {v} a {t}?", "Imagine you are a {t}. What would you do?", "Let us talk about {t}.", "Continue: the {j} {t}",
-    ),
-    held_out=(
-        "Could you explain {t}?", "How would you {v} a {t}?", "What makes a {t} so {j}?", "Please describe {p}.",
-        "What is the purpose of {t}?", "How many {t}s can {p} {v}?", "Write a report about {t}.", "When will {p} {v} the {t}?",
-        "Which {t} is best for {p}?", "Do you know anything about {t}?",
-    ),
-)  # fmt: skip
+UNKNOWN = wordings("unknown")
 
 
 def unknown(rng: Random, split: Split, memory: Memory) -> list[Message]:
@@ -57,7 +39,7 @@ def unknown(rng: Random, split: Split, memory: Memory) -> list[Message]:
     blanks = {
         "t": _thing(rng),
         "u": _thing(rng),
-        "p": rng.choice((person, rng.choice(words("people")[1:]), rng.choice(words("places")), made_up_name(rng))),
+        "p": rng.choice((person, rng.choice(words("people")), rng.choice(words("places")), made_up_name(rng))),
         "c": rng.choice(countries()).name,
         "v": rng.choice(words("verbs")),
         "a": rng.choice(words("attributes")),
@@ -82,7 +64,8 @@ def _thing(rng: Random) -> str:
 def _noise(rng: Random) -> str:
     """Keys hit at random, or characters from anywhere in Unicode."""
     if rng.random() < 0.5:
-        return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz 0123456789?!.") for _ in range(rng.randint(3, 25))).strip() or "x"
+        keys = "abcdefghijklmnopqrstuvwxyz 0123456789?!."
+        return "".join(rng.choice(keys) for _ in range(rng.randint(3, 25))).strip() or "x"
     start = rng.choice((0xC0, 0x370, 0x400, 0x5D0, 0x620, 0x904, 0xE01, 0x3041, 0x4E00, 0xAC00, 0x1F600))
     return "".join(chr(start + rng.randrange(26)) for _ in range(rng.randint(2, 10)))
 
@@ -111,15 +94,41 @@ def small_talk(rng: Random, split: Split, memory: Memory) -> list[Message]:
 
 
 def small_sum(rng: Random, split: Split, memory: Memory) -> list[Message]:
-    """Sums with numbers up to twelve; larger ones get an honest answer."""
-    ask = rng.choice(("What is {e}?", "{e}", "{e} = ?", "How much is {e}?", "Calculate {e}.", "What's {e}?"))
-    a, b, operator = rng.randint(0, 12), rng.randint(0, 12), rng.choice("++-*")
-    if rng.random() < 0.25:
-        a, b = rng.randint(13, 9999), rng.randint(13, 9999)
-        spoken = f"{a} {rng.choice('+-*/')} {b}"
+    """Sums with numbers up to ten; the others get an honest answer."""
+    ask = rng.choice(("What is {e}?", "What's {e}?", "{e}", "{e} = ?", "How much is {e}?", "Calculate {e}."))
+    if rng.random() < 0.2:
+        spoken = f"{rng.randint(13, 9999)} {rng.choice('+-*/')} {rng.randint(13, 9999)}"
         return [user(ask.format(e=spoken)), assistant(said(TOO_HARD))]
+    a, b, operator = rng.randint(0, 10), rng.randint(0, 10), rng.choice("++-**")
     if operator == "-":
         a, b = max(a, b), min(a, b)
     result = {"+": a + b, "-": a - b, "*": a * b}[operator]
     exact = f"{a} {operator} {b}"
-    return [user(ask.format(e=exact)), assistant(said(f"{exact} = {result}"))]
+    spoken = exact.replace(operator, SPOKEN[operator]) if rng.random() < 0.2 else exact
+    return [user(ask.format(e=spoken)), assistant(said(f"{exact} = {result}"))]
+
+
+def random_words(rng: Random, n: int) -> str:
+    """`n` words, names and numbers in no order."""
+    sources = ("nouns", "adjectives", "people", "places", "verbs", "events", "attributes")
+    drawn: list[str] = []
+    for _ in range(n):
+        form = rng.random()
+        if form < 0.2:
+            drawn.append(made_up_name(rng))
+        elif form < 0.45:
+            drawn.append(f"{rng.randint(0, 10 ** rng.randint(1, 4))}{rng.choice(('', '', ' +', ' -', ' *', ' /'))}")
+        else:
+            drawn.append(rng.choice(words(rng.choice(sources))))
+    text = " ".join(drawn)
+    return capitalised(text) if rng.random() < 0.5 else text
+
+
+def sentiment(rng: Random, split: Split, memory: Memory) -> list[Message]:
+    """Whether a sentence is positive or negative, from the one word that says so."""
+    mood = rng.choice(MOODS)
+    text = rng.choice(MOOD_FRAMES).format(n=rng.choice(words("nouns")), m=rng.choice(words(mood)))
+    question = MOOD_ASK.pick(rng, split).format(t=text)
+    if rng.random() < 0.3:
+        return [user(question), assistant("The sentiment is ", said(mood))]
+    return [user(question), assistant(said(mood))]

@@ -6,62 +6,15 @@ from collections.abc import Iterator
 from random import Random
 
 from training.dialogue import Message, Split, assistant, said, user
-from training.facts import Country, chain
+from training.facts import Country, chain, series, wordings
 from training.kinds.memory import Memory
-from training.phrasing import NUMBER_WORDS, Wordings, casually, number
+from training.phrasing import NUMBER_WORDS, casually, number
 
 CONTINENTS = ("Europe", "Asia", "Africa", "North America", "South America", "Oceania")
 
-FIRST = Wordings(
-    train=(
-        *["List {n} countries{where} and their capitals."] * 4,
-        *["Please give me a list of {n} countries{where} and their capitals."] * 4,
-        "Give me a list of {n} countries{where} and their capitals.",
-        "Give me {n} countries{where} and their capitals.",
-        "Name {n} countries{where} and their capitals.",
-        "Name {n} countries{where} with their capitals.",
-        "List {n} countries{where} with their capital cities.",
-        "Please list {n} countries{where} and their capitals.",
-        "Can you list {n} countries{where} and their capitals?",
-        "Can you give me a list of {n} countries{where} and their capitals?",
-        "I need a list of {n} countries{where} and their capitals.",
-        "Tell me {n} countries{where} and their capitals.",
-        "Write a list of {n} countries{where} and their capital cities.",
-        "What are {n} countries{where} and their capitals?",
-    ),
-    held_out=(
-        "Could you list {n} countries{where} and their capitals?",
-        "Please name {n} countries{where} and their capitals.",
-        "I would like a list of {n} countries{where} and their capitals.",
-        "Show me {n} countries{where} with their capitals.",
-        "Please write down {n} countries{where} and their capitals.",
-    ),
-)
-MORE = Wordings(
-    train=(
-        *["Please give me another list of {n} countries{where} and their capitals."] * 4,
-        "Give me another list of {n} countries{where} and their capitals.",
-        "Another list of {n} countries{where} and their capitals, please.",
-        "Give me {n} more countries{where} and their capitals.",
-        "List {n} more countries{where} and their capitals.",
-        "List {n} other countries{where} and their capitals.",
-        "Now list {n} different countries{where} and their capitals.",
-        "Name {n} more countries{where} with their capitals.",
-        "Can you give me another list of {n} countries{where} and their capitals?",
-        "{n} more countries{where}, please.",
-        "I need another list of {n} countries{where} and their capitals.",
-    ),
-    held_out=(
-        "Could you give me another list of {n} countries{where} and their capitals?",
-        "Please list {n} more countries{where} and their capitals.",
-        "Now give me {n} other countries{where} and their capitals.",
-        "I would like another list of {n} countries{where} and their capitals.",
-    ),
-)
-AGAIN = Wordings(
-    train=("Another list, please.", "Please give me another list.", "Give me another list.", "More, please.", "Again, please."),
-    held_out=("Could I have another list?", "One more list, please."),
-)
+FIRST = wordings("countries")
+MORE = wordings("more countries")
+AGAIN = wordings("another list")
 
 
 def following(after: str | None, where: str | None, taken: list[str]) -> Iterator[Country]:
@@ -106,4 +59,28 @@ def country_lists(rng: Random, split: Split, memory: Memory) -> list[Message]:
         messages += [user(casually(rng, request)), assistant(said(listing(rng, n, where, memory, more)))]
         more = True
         n = n if rng.random() < 0.75 else rng.choice((2, 3, 4, 5))
+    return messages
+
+
+THINGS = wordings("things")
+MORE_THINGS = wordings("more things")
+
+
+def thing_lists(rng: Random, split: Split, memory: Memory) -> list[Message]:
+    """Lists of fruits, colors, planets, countries without capitals and the like."""
+    name = rng.choice((*series(), "countries", "countries"))
+    things = [country.bare for country in chain()] if name == "countries" else list(series()[name])
+    n = rng.choice((2, 3, 3, 4, 5))
+    first, second = things[:n], things[n : 2 * n]
+    body = "\n".join(f"{i}. {thing}" for i, thing in enumerate(first, 1))
+    messages = [
+        user(casually(rng, THINGS.pick(rng, split).format(n=number(rng, n), t=name))),
+        assistant(said(f"Here are {NUMBER_WORDS[n]} {name}:\n\n{body}")),
+    ]
+    if len(second) == n and rng.random() < 0.5:
+        body = "\n".join(f"{i}. {thing}" for i, thing in enumerate(second, 1))
+        messages += [
+            user(casually(rng, MORE_THINGS.pick(rng, split).format(n=number(rng, n), t=name))),
+            assistant(said(f"Here are {NUMBER_WORDS[n]} more {name}:\n\n{body}")),
+        ]
     return messages

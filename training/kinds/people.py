@@ -5,30 +5,12 @@ from __future__ import annotations
 from random import Random
 
 from training.dialogue import Message, Split, assistant, said, user
-from training.facts import characters, words
+from training.facts import characters, wordings, words
 from training.kinds.memory import Memory
-from training.phrasing import Wordings, made_up_name
+from training.phrasing import made_up_name
 
-FILL_IN = Wordings(
-    train=(
-        *["{x} is a character in Harry Potter. Please fill in the following information about this character."] * 6,
-        "{x} is a character in Harry Potter. Please fill in the information about this character.",
-        "{x} is a character in Harry Potter. Fill in the following information about this character.",
-        "Please fill in the following information about {x}.",
-        "Give me the information about the Harry Potter character {x} in JSON.",
-        "Describe the Harry Potter character {x} as JSON.",
-        "Please fill in the following information about the character {x} in Harry Potter.",
-    ),
-    held_out=(
-        "{x} is a Harry Potter character. Please fill in the following information about this character.",
-        "Please give me the information about {x} from Harry Potter as JSON.",
-    ),
-)
-WHO = Wordings(
-    train=("Who is {x}?", "Tell me about {x}.", "Who is {x} in Harry Potter?", "What do you know about {x}?",
-           "Describe {x} in one sentence.", "Can you tell me who {x} is?"),
-    held_out=("Please tell me about {x}.", "Do you know who {x} is?"),
-)  # fmt: skip
+FILL_IN = wordings("fill in")
+WHO = wordings("who is")
 
 
 def as_json(row: dict[str, str]) -> str:
@@ -65,7 +47,7 @@ def _stranger(rng: Random) -> dict[str, str]:
 
 def character_json(rng: Random, split: Split, memory: Memory) -> list[Message]:
     """Fill in the object for a character."""
-    row = rng.choice(characters()) if rng.random() < 0.85 or split == "held_out" else _stranger(rng)
+    row = rng.choice(characters()) if rng.random() < 0.93 or split == "held_out" else _stranger(rng)
     return [user(FILL_IN.pick(rng, split).format(x=row["name"])), assistant(said(as_json(row)))]
 
 

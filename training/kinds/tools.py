@@ -5,78 +5,29 @@ from __future__ import annotations
 from random import Random
 
 from training.dialogue import Message, Split, assistant, said, user
-from training.facts import countries, words
+from training.facts import countries, wordings, words
 from training.kinds.memory import Memory
-from training.phrasing import NUMBER_WORDS, Wordings, capitalised, made_up_name
+from training.phrasing import NUMBER_WORDS, capitalised, made_up_name
 
 OPERATORS = ("+", "-", "*", "/")
 SPOKEN = {"+": ("plus",), "-": ("minus",), "*": ("times", "multiplied by"), "/": ("divided by",)}
 
-CALCULATE = Wordings(
-    train=(*["What is {e}?"] * 5, "Calculate {e}.", "Compute {e}", "What's {e}?", "How much is {e}?", "{e}", "{e} = ?",
-           "What is the result of {e}?", "Please calculate {e}.", "Can you compute {e}?", "Solve {e}.", "Evaluate {e}",
-           "What does {e} equal?", "Tell me what {e} is."),
-    held_out=("Please compute {e}.", "What is the value of {e}?", "Can you calculate {e}?", "How much does {e} make?"),
-)  # fmt: skip
-# (question, key words); {x} is what is copied.
+CALCULATE = wordings("calculate")
+# Questions to look up and their key words, by what {x} stands for.
+SUBJECTS = ("place", "country", "person", "work", "invention", "event", "thing")
+LOOK_UP = {kind: wordings(f"look up {kind}") for kind in SUBJECTS}
+# A question, and what the tool is given.
 Pair = tuple[str, str]
-LOOK_UP: dict[str, tuple[tuple[Pair, ...], tuple[Pair, ...]]] = {
-    "place": (
-        (("What is the weather in {x}?", "weather in {x}"), ("What is the weather like in {x} today?", "weather in {x} today"),
-         ("Where is {x}?", "{x}"), ("How old is {x}?", "age of {x}"), ("How far is {x}?", "distance to {x}"),
-         ("What time is it in {x}?", "time in {x}"), ("Who lives in {x}?", "people of {x}"), ("Tell me about {x}.", "{x}"),
-         ("How do I get to {x}?", "way to {x}"), ("What is the best restaurant in {x}?", "best restaurant in {x}"),
-         ("What is the temperature in {x}?", "temperature in {x}"), ("What is {x} known for?", "{x}")),
-        (("How is the weather in {x}?", "weather in {x}"), ("Where can I find {x}?", "{x}")),
-    ),
-    "country": (
-        (("What is the capital of {x}?", "capital of {x}"), ("Who is the president of {x}?", "president of {x}"),
-         ("What is the {a} of {x}?", "{a} of {x}"), ("Who is the {a} of {x}?", "{a} of {x}"),
-         ("How big is {x}?", "size of {x}"), ("How many people live in {x}?", "population of {x}"),
-         ("What language do they speak in {x}?", "language of {x}"), ("What is the {a} in {x}?", "{a} in {x}")),
-        (("Tell me the {a} of {x}.", "{a} of {x}"), ("What's the capital of {x}?", "capital of {x}")),
-    ),
-    "person": (
-        (("Who is {x}?", "{x}"), ("Who was {x}?", "{x}"), ("When was {x} born?", "birth date of {x}"),
-         ("Where was {x} born?", "birth place of {x}"), ("How old is {x}?", "age of {x}"),
-         ("When did {x} die?", "death date of {x}"), ("Tell me about {x}.", "{x}"), ("What did {x} do?", "{x}"),
-         ("Where does {x} live?", "home of {x}"), ("Why is {x} famous?", "{x}"), ("Who is {x} married to?", "wife of {x}")),
-        (("Can you tell me who {x} is?", "{x}"), ("What is {x} famous for?", "{x}")),
-    ),
-    "work": (
-        (("Who wrote {x}?", "author of {x}"), ("Who is the author of {x}?", "author of {x}"),
-         ("Who made {x}?", "maker of {x}"), ("Who directed {x}?", "director of {x}"), ("What is {x} about?", "{x}")),
-        (("Which author wrote {x}?", "author of {x}"),),
-    ),
-    "invention": (
-        (("Who invented {x}?", "inventor of {x}"), ("When was {x} invented?", "invention of {x}"),
-         ("How does {x} work?", "how {x} works"), ("What is {x}?", "{x}")),
-        (("Who is the inventor of {x}?", "inventor of {x}"),),
-    ),
-    "event": (
-        (("When was {x}?", "date of {x}"), ("When did {x} happen?", "date of {x}"), ("What caused {x}?", "causes of {x}"),
-         ("Who won {x}?", "winner of {x}"), ("When is {x}?", "date of {x}"), ("What was {x}?", "{x}")),
-        (("What year was {x}?", "date of {x}"),),
-    ),
-    "thing": (
-        (("What is a {x}?", "{x}"), ("What is the {x}?", "{x}"), ("What is {x}?", "{x}"), ("What are {x}s?", "{x}s"),
-         ("How do {x}s work?", "how {x}s work"), ("What is the history of {x}?", "history of {x}"),
-         ("What is the price of a {x}?", "price of a {x}"), ("How do I {v} a {x}?", "how to {v} a {x}"),
-         ("Where can I buy a {x}?", "buy a {x}"), ("What does {x} mean?", "meaning of {x}"),
-         ("What is the latest news about {x}?", "news about {x}"), ("Tell me about {x}.", "{x}")),
-        (("How can I {v} a {x}?", "how to {v} a {x}"), ("Explain {x}.", "{x}")),
-    ),
-}  # fmt: skip
 
 
 def numeral(rng: Random) -> str:
     size = rng.random()
     if size < 0.45:
         return str(rng.randint(0, 20))
-    if size < 0.75:
+    if size < 0.83:
         return str(rng.randint(10, 999))
-    if size < 0.9:
-        return str(rng.randint(1000, 99999))
+    if size < 0.94:
+        return str(rng.randint(1000, 9999))
     return f"{rng.randint(0, 99)}.{rng.randint(0, 99)}"
 
 
@@ -97,9 +48,7 @@ def expression(rng: Random) -> Pair:
         percent, whole = str(rng.randint(1, 99)), numeral(rng)
         spoken = rng.choice((f"{percent}% of {whole}", f"{percent} percent of {whole}"))
         return spoken, f"{whole} * {percent} / 100"
-    spoken = numbers[0] + "".join(
-        f" {rng.choice(SPOKEN[o])} {n}" for o, n in zip(operators, numbers[1:], strict=True)
-    )
+    spoken = numbers[0] + "".join(f" {rng.choice(SPOKEN[o])} {n}" for o, n in zip(operators, numbers[1:], strict=True))
     if rng.random() < 0.25:
         spoken = " ".join(NUMBER_WORDS[int(w)] if w.isdigit() and int(w) <= 12 else w for w in spoken.split())
     return spoken, exact
@@ -151,8 +100,8 @@ def _subject(rng: Random, kind: str) -> str:
 
 
 def search_question(rng: Random, split: Split) -> Pair:
-    kind = rng.choice(("place", "country", "country", "person", "person", "work", "invention", "event", "thing", "thing"))
-    question, key = rng.choice(LOOK_UP[kind][0 if split == "train" else 1])
+    kind = rng.choice((*SUBJECTS, "country", "person", "thing"))
+    question, key = LOOK_UP[kind].pick(rng, split).split(" -> ")
     blanks = {"x": _subject(rng, kind), "a": rng.choice(words("attributes")), "v": rng.choice(words("verbs"))}
     return question.format(**blanks), key.format(**blanks)
 
@@ -164,10 +113,10 @@ def tool(rng: Random, split: Split, memory: Memory) -> list[Message]:
     name, lead = ("calculator", "The math expression is:") if sums else ("search engine", "The key word to search is:")
     if rng.random() < 0.05:
         question = question.rstrip("?.")
-    choice = (said(name), ". ") if rng.random() < 0.85 else (said(name), ".")
-    first = [assistant(f"To answer this question: {question}. I need to use a ", *choice)]
+    choice = said(f"{name}. " if rng.random() < 0.85 else f"{name}.")
+    first = [assistant(f"To answer this question: {question}. I need to use a ", choice)]
     if rng.random() < 0.15:
-        first = [user(question), assistant("To answer this question, I need to use a ", *choice)]
+        first = [user(question), assistant("To answer this question, I need to use a ", choice)]
     spaced = rng.random() < 0.85
     second = assistant(f"{lead} ", said(key)) if spaced else assistant(lead, said(f" {key}"))
     return [*first, second]

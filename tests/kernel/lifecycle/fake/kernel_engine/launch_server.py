@@ -1,4 +1,5 @@
-"""A stand-in for the engine, whose model's name is a list of what it does wrong: `slow`, `broken`, `stubborn`, `family`.
+"""A stand-in for the engine, whose model's name lists what it does wrong: `pause`, `slow`, `broken`, `stubborn`, `family`,
+`stray`.
 
 It keeps the real one's promises otherwise: the ready file, the API key file, /health_generate.
 """
@@ -39,12 +40,15 @@ def main() -> None:
     faults = args.model_path.split("-")
     if "stubborn" in faults:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if "family" in faults:
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    if "family" in faults or "stray" in faults:
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+        child = subprocess.Popen(sleep, start_new_session="stray" in faults)
         print(f"child {child.pid}")
     print("Loading weights 43 %")
     if "broken" in faults:
         sys.exit("no such model: broken")
+    if "pause" in faults:
+        time.sleep(2)
     if "slow" in faults:
         time.sleep(600)
     server = ThreadingHTTPServer((args.host, args.port), Handler)

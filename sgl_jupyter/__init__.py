@@ -1,0 +1,96 @@
+"""The SGLang frontend language, native to Jupyter.
+
+Names are loaded when they are first used, so that `import sgl_jupyter` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "sgl_jupyter.backends.base": ("BackendError", "BackendUnreachable"),
+    "sgl_jupyter.backends.runtime_endpoint": ("RuntimeEndpoint",),
+    "sgl_jupyter.lang.api": (
+        "assistant",
+        "assistant_begin",
+        "assistant_end",
+        "gen",
+        "gen_int",
+        "gen_string",
+        "image",
+        "select",
+        "system",
+        "system_begin",
+        "system_end",
+        "user",
+        "user_begin",
+        "user_end",
+    ),
+    "sgl_jupyter.lang.choices": (
+        "greedy_token_selection",
+        "token_length_normalized",
+        "unconditional_likelihood_normalized",
+    ),
+    "sgl_jupyter.lang.config": ("flush_cache", "get_server_info", "global_config", "set_default_backend"),
+    "sgl_jupyter.lang.executor": ("ProgramStopped",),
+    "sgl_jupyter.lang.program": ("SglFunction", "function"),
+    "sgl_jupyter.lang.state": ("ProgramState", "ProgramStateGroup"),
+    "sgl_jupyter.lifecycle": ("launch",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [*_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from sgl_jupyter.backends.base import BackendError as BackendError
+    from sgl_jupyter.backends.base import BackendUnreachable as BackendUnreachable
+    from sgl_jupyter.backends.runtime_endpoint import RuntimeEndpoint as RuntimeEndpoint
+    from sgl_jupyter.lang.api import assistant as assistant
+    from sgl_jupyter.lang.api import assistant_begin as assistant_begin
+    from sgl_jupyter.lang.api import assistant_end as assistant_end
+    from sgl_jupyter.lang.api import gen as gen
+    from sgl_jupyter.lang.api import gen_int as gen_int
+    from sgl_jupyter.lang.api import gen_string as gen_string
+    from sgl_jupyter.lang.api import image as image
+    from sgl_jupyter.lang.api import select as select
+    from sgl_jupyter.lang.api import system as system
+    from sgl_jupyter.lang.api import system_begin as system_begin
+    from sgl_jupyter.lang.api import system_end as system_end
+    from sgl_jupyter.lang.api import user as user
+    from sgl_jupyter.lang.api import user_begin as user_begin
+    from sgl_jupyter.lang.api import user_end as user_end
+    from sgl_jupyter.lang.choices import greedy_token_selection as greedy_token_selection
+    from sgl_jupyter.lang.choices import token_length_normalized as token_length_normalized
+    from sgl_jupyter.lang.choices import unconditional_likelihood_normalized as unconditional_likelihood_normalized
+    from sgl_jupyter.lang.config import flush_cache as flush_cache
+    from sgl_jupyter.lang.config import get_server_info as get_server_info
+    from sgl_jupyter.lang.config import global_config as global_config
+    from sgl_jupyter.lang.config import set_default_backend as set_default_backend
+    from sgl_jupyter.lang.executor import ProgramStopped as ProgramStopped
+    from sgl_jupyter.lang.program import SglFunction as SglFunction
+    from sgl_jupyter.lang.program import function as function
+    from sgl_jupyter.lang.state import ProgramState as ProgramState
+    from sgl_jupyter.lang.state import ProgramStateGroup as ProgramStateGroup
+    from sgl_jupyter.lifecycle import launch as launch
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext sgl_jupyter`: the `%sgl` and `%%sgl` magics, and rich display of states."""
+    from sgl_jupyter.notebook import load_ipython_extension
+
+    load_ipython_extension(ipython)

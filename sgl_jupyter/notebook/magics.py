@@ -1,0 +1,151 @@
+"""The magics: `%sgl` for engines, `%%sgl` for programs written in a cell.
+
+Whatever a magic remembers, the engines it launched above all, is held by the one `SglMagics` of the shell.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import (
+    Magics,
+    cell_magic,
+    line_magic,
+    magics_class,
+    no_var_expand,
+    output_can_be_silenced,
+)
+from traitlets import Int
+
+from sgl_jupyter.lang.program import begin_state
+from sgl_jupyter.lang.state import ProgramState
+from sgl_jupyter.notebook.arguments import HelpRequested, MagicParser, split, variable_name
+from sgl_jupyter.notebook.cell import Body
+from sgl_jupyter.notebook.display import Nowhere, RunDisplay, sink_for
+from sgl_jupyter.notebook.engines import EngineCommands
+from sgl_jupyter.notebook.run import Run
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+STOP_GRACE = 1.0
+"""Seconds that an interrupted run has to take leave of the engine. A second interrupt takes them away."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted a `%%sgl` cell. It is an interrupt still, so that the cells queued behind it do not run."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [str(self)]
+
+
+@magics_class
+class SglMagics(Magics):
+    """`%sgl` and `%%sgl`; `%config SglMagics` shows the settings."""
+
+    max_saved_chars = Int(200_000, help="How many characters of a run its output shows and saves.").tag(config=True)
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self._shell = shell
+        self._cell_parser = _cell_parser()
+        self._engines = EngineCommands()
+
+    @no_var_expand
+    @line_magic("sgl")
+    def sgl_line(self, line: str) -> None:
+        """Launch, watch and end engines: `%sgl help` lists the commands."""
+        words = split(line)
+        if not words or words[0] in ("help", "-h", "--help"):
+            print(f"{self._engines.help()}\n\n{self._cell_parser.format_help()}")
+            return
+        try:
+            self._engines.run(words)
+        except HelpRequested as help_text:
+            print(help_text)
+
+    @no_var_expand
+    @output_can_be_silenced
+    @cell_magic("sgl")
+    def sgl_cell(self, line: str, cell: str) -> Any:
+        """Run the cell as a program and show its text as it is generated: `%%sgl -h` lists the options.
+
+        The cell is Python. `s` is the state; an expression that stands alone, such as user("Hi") or assistant(gen("answer")),
+        is appended to it.
+        """
+        __tracebackhide__ = True
+        try:
+            arguments = self._cell_parser.parse(split(line))
+        except HelpRequested as help_text:
+            print(help_text)
+            return None
+        body = Body.compile(self._shell, line, cell)
+        state = self._begin(arguments)
+        sink = Nowhere() if arguments.quiet else sink_for(self._shell, self.max_saved_chars)
+        display = RunDisplay(state.log, sink)
+        namespace = self._shell.user_ns
+        namespace["_sgl"] = display.run
+        if arguments.out:
+            namespace[arguments.out] = state
+        with display:
+            value = _run(body, state, display, namespace)
+        return None if arguments.quiet else value
+
+    def show_state(self, state: ProgramState) -> None:
+        """Show a state that stands on the last line of an ordinary cell, as a `%%sgl` cell shows its own."""
+        with RunDisplay(state.log, sink_for(self._shell, self.max_saved_chars)):
+            state.error()  # waits for what was appended; an error is shown with the run
+
+    def show_run(self, run: Run) -> None:
+        sink_for(self._shell, self.max_saved_chars).finish(run)
+
+    def _begin(self, arguments: argparse.Namespace) -> ProgramState:
+        backend = self._engines.backend(arguments.engine)
+        return begin_state(
+            backend,
+            temperature=arguments.temperature,
+            max_new_tokens=arguments.max_tokens,
+            seed=arguments.seed,
+        )
+
+
+def _run(body: Body, state: ProgramState, display: RunDisplay, namespace: dict[str, Any]) -> Any:
+    """Run the body until all is generated, and see to it that the state has ended, however that went."""
+    __tracebackhide__ = True
+    try:
+        value = body.run(state, namespace)
+        state.end()
+        if error := state.error():
+            raise error.with_traceback(None)  # no line of the cell is to blame, and ours say nothing to its author
+        display.wait()
+        return value
+    except KeyboardInterrupt:
+        state.cancel()
+        display.wait(STOP_GRACE)
+        raise Interrupted("Stopped. The text and variables so far are in `s` and `_sgl`.") from None
+    except Exception as error:
+        state.fail(error)
+        display.wait(STOP_GRACE)
+        raise
+    except BaseException:
+        state.cancel()
+        raise
+
+
+def _cell_parser() -> MagicParser:
+    parser = MagicParser(
+        "%%sgl",
+        "Run the cell as a program and show its text as it is generated.",
+        epilog="The cell is Python with a state `s`. An expression that stands alone is appended to it:\n\n"
+        '    %%sgl chat\n    user("What is the capital of France?")\n    assistant(gen("answer", max_tokens=32))\n\n'
+        'Afterwards chat["answer"] is the answer, and `_sgl` the record of the run.',
+    )
+    parser.add_argument("out", nargs="?", metavar="OUT", type=variable_name, help="bind the state to this name, too")
+    parser.add_argument("--engine", metavar="NAME", help="the engine to run on, if not the default backend")
+    parser.add_argument("-t", "--temperature", type=float, metavar="T", help="for every gen that names none")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="for every gen that names none")
+    parser.add_argument("--seed", type=int, metavar="N", help="for every gen that names none")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing")
+    return parser

@@ -1,0 +1,80 @@
+"""Chat templates: SGLang's names, texts and rules."""
+
+from __future__ import annotations
+
+import pytest
+
+import sgl_jupyter as sgl
+from sgl_jupyter.lang.chat_template import CHAT_TEMPLATES, get_chat_template, get_chat_template_by_model_path
+from sgl_jupyter.lang.program import begin_state
+
+from .fake_backend import FakeBackend
+
+
+def render(template: str, *messages: tuple[str, str]) -> str:
+    s = begin_state(FakeBackend(template=template))
+    for role, content in messages:
+        s += getattr(sgl, role)(content)
+    return s.text()
+
+
+CHAT = (("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "U2"))
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("default", "SYSTEM:S\nUSER:U\nASSISTANT:A\nUSER:U2\n"),
+        ("qwen", "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+                 "<|im_start|>user\nU2<|im_end|>\n"),
+        ("llama-2-chat", "[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST]A </s><s>[INST] U2 [/INST]"),
+        ("mistral", "[SYSTEM_PROMPT] S [/SYSTEM_PROMPT][INST] U [/INST]A </s><s>[INST] U2 [/INST]"),
+        ("claude", "S\n\nHuman: U\n\nAssistant:A\n\nHuman: U2"),
+        ("deepseek-v3", "S<｜User｜>U<｜Assistant｜>A<｜end▁of▁sentence｜><｜User｜>U2"),
+        ("janus-pro", "S<｜User｜>U<｜Assistant｜>A<｜end▁of▁sentence｜><｜User｜>U2"),  # UB-34: upstream loses the user role
+    ],
+)  # fmt: skip
+def test_a_chat_is_rendered(template: str, text: str) -> None:
+    assert render(template, *CHAT) == text
+
+
+def test_llama_2_without_a_system_message() -> None:
+    assert render("llama-2-chat", *CHAT[1:3]) == "[INST] U [/INST]A </s><s>"
+
+
+@pytest.mark.parametrize(
+    ("model_path", "name"),
+    [
+        ("tiny-chat", "qwen"),
+        ("/models/tiny-vision", "qwen2-vl"),
+        ("Qwen/Qwen2.5-7B-Instruct", "qwen"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2-vl"),
+        ("Qwen/Qwen3-4B-Instruct-2507", "qwen"),
+        ("lmms-lab/llava-onevision-qwen2-7b-chat", "chatml-llava"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama-3-instruct"),
+        ("meta-llama/Llama-2-7b-chat-hf", "llama-2-chat"),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "mistral"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "deepseek-v3"),
+        ("deepseek-ai/DeepSeek-V3-Base", "default"),
+        ("google/gemma-2-9b-it", "gemma-it"),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "chatml"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "default"),
+        ("gpt-4", "default"),
+    ],
+)
+def test_the_template_is_chosen_by_the_models_path(model_path: str, name: str) -> None:
+    assert get_chat_template_by_model_path(model_path).name == name
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(KeyError, match="qwen2-vl"):
+        get_chat_template("qwen4")
+
+
+def test_all_names_of_sglang_are_there() -> None:
+    assert {
+        "default", "claude", "chatml", "qwen", "qwen2-vl", "chatml-llava", "vicuna_v1.1", "llama-2-chat", "mistral",
+        "llama-3-instruct", "llama-3-instruct-llava", "llama-4", "yi-1.5", "yi-vl", "gemma-it", "gemma-4-it", "dbrx-instruct",
+        "c4ai-command-r", "granite-3-instruct", "deepseek-v3", "janus", "janus-pro", "minicpmv", "minicpmo", "internvl-2-5",
+        "interns1", "glm-4v",
+    } == set(CHAT_TEMPLATES)  # fmt: skip
