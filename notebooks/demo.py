@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,34 +16,51 @@ from pygments.lexers import PythonLexer
 HERE = Path(__file__).parent
 EXECUTED = HERE.parent / ".demo" / "quickstart.ipynb"
 CELL_SECONDS = 300
+RUN = "application/vnd.sgl_jupyter.run+json"
+GENERATED = re.compile(r"«.*?»", re.DOTALL)
 
 
 class Show:
-    """Prints cells as they are executed: headings bold, code in colours, what the model said behind a bar."""
+    """Prints cells as they are executed: prose as it is, code indented, what came of it behind a bar.
+
+    In a conversation, what the model wrote stands between guillemets; a terminal shows it in colour as well.
+    """
 
     def __init__(self, colours: bool):
         self._colours = colours
 
-    def cell(self, cell: Any, **_: Any) -> None:
+    def begin(self, cell: Any, **_: Any) -> None:
         if cell.cell_type == "markdown":
-            print(f"\n{self._styled('1', cell.source)}\n")
-            return
-        print(self._code(cell.source))
-        for output in cell.get("outputs", ()):
-            text = output.get("text") or output.get("data", {}).get("text/plain", "")
-            if output.get("name") != "stderr" and text.strip():
-                self._answer(text.strip("\n"))
-        sys.stdout.flush()
+            heading, _, prose = cell.source.partition("\n")
+            is_heading = heading.startswith("#")
+            print(f"\n{self._styled('1', heading.lstrip('# ')) if is_heading else cell.source}")
+            print(f"{prose}\n" if is_heading else "")
+        else:
+            print(self._code(cell.source), end="\n\n", flush=True)
 
-    def _answer(self, text: str) -> None:
-        print()
+    def end(self, cell: Any, **_: Any) -> None:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            text = output.get("text") or data.get("text/plain", "")
+            if output.get("name") != "stderr" and text.strip():
+                self._answer(text.strip("\n"), conversation=RUN in data)
+
+    def _answer(self, text: str, conversation: bool) -> None:
+        if conversation:
+            text = GENERATED.sub(lambda found: self._lines_styled("1;36", found[0]), text)
+        else:
+            text = self._lines_styled("1;36", text)
         for line in text.splitlines():
-            print(self._styled("1;36", f"  ┃ {line}"))
+            print(f"  ┃ {line}")
+        print(flush=True)
 
     def _code(self, source: str) -> str:
         if self._colours:
             source = highlight(source, PythonLexer(), Terminal256Formatter(style="friendly")).rstrip("\n")
         return "\n".join(f"    {line}" for line in source.splitlines())
+
+    def _lines_styled(self, style: str, text: str) -> str:
+        return "\n".join(self._styled(style, line) for line in text.split("\n"))
 
     def _styled(self, style: str, text: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if self._colours else text
@@ -52,7 +70,7 @@ def main() -> None:
     notebook = nbformat.read(HERE / "quickstart.ipynb", as_version=4)
     show = Show(colours=sys.stdout.isatty())
     client = NotebookClient(notebook, timeout=CELL_SECONDS, resources={"metadata": {"path": str(HERE)}})
-    client.on_cell_complete = show.cell
+    client.on_cell_start, client.on_cell_executed = show.begin, show.end
     client.execute()
     EXECUTED.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, EXECUTED)

@@ -6,6 +6,7 @@ Names are loaded when they are first used, so that `import sgl_jupyter` costs ne
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -94,3 +95,14 @@ def load_ipython_extension(ipython: Any) -> None:
     from sgl_jupyter.notebook import load_ipython_extension
 
     load_ipython_extension(ipython)
+
+
+def _join_notebook() -> None:
+    """In a running IPython, importing the package is enough: states are shown richly, and the magics are there."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython and hasattr(ipython, "get_ipython") else None
+    if shell is not None:
+        load_ipython_extension(shell)
+
+
+_join_notebook()
