@@ -32,15 +32,23 @@ class AsyncEngine:
         """Raise `RequestError` if one of `requests` cannot be served."""
         if self.engine.failure:
             raise RequestError("the engine has failed and is about to exit; see its log.", 503)
-        rids: set[str] = set()
         for request in requests:
             self.engine.check(request)
+        self._check_rids(requests)
+
+    def _check_rids(self, requests: list[Request]) -> None:
+        rids: set[str] = set()
+        for request in requests:
             if request.rid in self._routes or request.rid in rids:
                 raise RequestError(f"rid {request.rid!r} is in use by another request.")
             rids.add(request.rid)
 
     async def run(self, requests: list[Request]) -> AsyncGenerator[tuple[int, Output], None]:
-        """Outputs of checked `requests` as they come, each with its request's index; ends when all have finished."""
+        """Outputs of checked `requests` as they come, each with its request's index; ends when all have finished.
+
+        Raises `RequestError` if a rid was taken since the check.
+        """
+        self._check_rids(requests)
         arrivals: Arrivals = asyncio.Queue()
         self._routes |= {request.rid: (index, arrivals) for index, request in enumerate(requests)}
         try:

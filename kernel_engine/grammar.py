@@ -7,10 +7,12 @@ constraint that cannot be compiled is a `RequestError` with the compiler's sente
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -25,8 +27,12 @@ if TYPE_CHECKING:
     from xgrammar import GrammarCompiler as XGrammarCompiler
 
 COMPILE_THREADS = 2
+COMPILE_SECONDS = 30.0
 LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 """What xgrammar puts before its messages: time, source file and line."""
+
+
+T = TypeVar("T")
 
 
 class Matcher(Protocol):
@@ -120,7 +126,7 @@ class GrammarCompiler:
         """A maker of matchers for the constraint, perhaps later; its error, if any, is a `RequestError`."""
         if constraint not in self._cache:
             work = self._compile_regex if constraint.kind == "regex" else self._compile_grammar
-            self._cache[constraint] = self._threads.submit(work, constraint)
+            self._cache[constraint] = _within(COMPILE_SECONDS, self._threads.submit(work, constraint), constraint.kind)
         return self._cache[constraint]
 
     def clear(self) -> None:
@@ -164,6 +170,23 @@ class GrammarCompiler:
             reason = LOG_PREFIX.sub("", str(error).strip().splitlines()[-1])
             raise RequestError(f"{constraint.kind} cannot be used: {reason}") from None
         return lambda: XGrammarMatcher(compiled)
+
+
+def _within(seconds: float, work: Future[T], name: str) -> Future[T]:
+    """The result of `work`, or a `RequestError` if it takes too long; the thread that does the work is busy until it ends."""
+    result: Future[T] = Future()
+
+    def finish(error: BaseException | None) -> None:
+        with contextlib.suppress(InvalidStateError):  # the other one came first
+            result.set_exception(error) if error else result.set_result(work.result())
+
+    timer = threading.Timer(
+        seconds, finish, [RequestError(f"{name} cannot be used: it takes more than {seconds:.0f} s to compile.")]
+    )
+    timer.daemon = True
+    timer.start()
+    work.add_done_callback(lambda _: (timer.cancel(), finish(work.exception())))
+    return result
 
 
 def jump_forward(matcher: Matcher, tokenizer: Tokenizer, last: int | None) -> list[int]:

@@ -31,6 +31,7 @@ from .server_args import ServerArgs
 logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 << 20
 HEALTH_SECONDS = 20.0
+CLIENT_CLOSED_REQUEST = 499
 FLUSHED = (
     "Cache flushed.\nPlease check backend logs for more details. "
     "(When there are running or waiting requests, the operation will not be performed.)\n"
@@ -60,7 +61,7 @@ class Server:
             Route("/flush_cache", self.flush_cache, methods=["GET", "POST"]),
             Route("/abort_request", self.abort_request, methods=["POST"]),
         ]
-        handlers: Any = {RequestError: _refuse, HTTPException: _http_error}
+        handlers: Any = {RequestError: _refuse, HTTPException: _http_error, ClientDisconnect: _gone}
         if self.args.enable_metrics:
             routes.append(Route("/metrics", self.metrics))
         app = Starlette(routes=routes, exception_handlers=handlers)
@@ -91,16 +92,18 @@ class Server:
     async def _events(self, body: GenerateBody) -> AsyncGenerator[str, None]:
         """Server-sent events: one object per output, cumulative, then `[DONE]`."""
         answers = self._blank_answers(body)
-        async with contextlib.aclosing(self.engine.run(body.requests)) as outputs:
-            async for index, output in outputs:
-                answer = answers[index]
-                answer.add(output)
-                self._log_finished(answer)
-                if answer.error:
-                    yield f"data: {json.dumps(_error_body(str(answer.error)))}\n\n"
-                    break
-                found = answer.json() | ({"index": index} if body.batch else {})
-                yield f"data: {json.dumps(found, ensure_ascii=False)}\n\n"
+        try:
+            async with contextlib.aclosing(self.engine.run(body.requests)) as outputs:
+                async for index, output in outputs:
+                    answer = answers[index]
+                    answer.add(output)
+                    self._log_finished(answer)
+                    if answer.error:
+                        raise answer.error
+                    found = answer.json() | ({"index": index} if body.batch else {})
+                    yield f"data: {json.dumps(found, ensure_ascii=False)}\n\n"
+        except RequestError as error:
+            yield f"data: {json.dumps(_error_body(str(error)))}\n\n"
         yield "data: [DONE]\n\n"
 
     def _blank_answers(self, body: GenerateBody) -> list[Answer]:
@@ -217,9 +220,20 @@ async def read_json(request: Request) -> Any:
         if len(body) > MAX_BODY_BYTES:
             raise RequestError(f"the body is larger than {MAX_BODY_BYTES >> 20} MiB.", 413)
     try:
-        return json.loads(body)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is not valid JSON: {error}.") from None
+    if b"\\ud" in body.lower() and not _is_unicode(value):
+        raise RequestError("the body holds a lone surrogate, which is not valid Unicode.")
+    return value
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def unless_disconnected(request: Request, work: Awaitable[list[Answer]]) -> list[Answer] | None:
@@ -250,3 +264,8 @@ async def _refuse(request: Request, error: RequestError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    """Nobody reads this but the access log."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -69,7 +69,9 @@ class Show:
 def main() -> None:
     notebook = nbformat.read(HERE / "quickstart.ipynb", as_version=4)
     show = Show(colours=sys.stdout.isatty())
-    client = NotebookClient(notebook, timeout=CELL_SECONDS, resources={"metadata": {"path": str(HERE)}})
+    quiet = ["--IPKernelApp.log_level=ERROR"]
+    resources = {"metadata": {"path": str(HERE)}}
+    client = NotebookClient(notebook, timeout=CELL_SECONDS, resources=resources, extra_arguments=quiet)
     client.on_cell_start, client.on_cell_executed = show.begin, show.end
     client.execute()
     EXECUTED.parent.mkdir(exist_ok=True)
