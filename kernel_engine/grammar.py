@@ -11,7 +11,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tokenizers import Tokenizer
@@ -185,7 +185,8 @@ def _within(seconds: float, work: Future[T], name: str) -> Future[T]:
     )
     timer.daemon = True
     timer.start()
-    work.add_done_callback(lambda _: (timer.cancel(), finish(work.exception())))
+    work.add_done_callback(lambda _: timer.cancel())
+    work.add_done_callback(lambda _: finish(CancelledError() if work.cancelled() else work.exception()))
     return result
 
 

@@ -11,10 +11,12 @@ import faulthandler
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the server; returns the process's exit code."""
     try:
         args = parse_args(sys.argv[1:] if arguments is None else arguments)
+        _on_stop_signals(lambda: sys.exit(0))
         _set_up_logging(args.log_level)
+        args.secret()
         with _listener(args.host, args.port) as listener:
             settings = args.public() | {"port": listener.getsockname()[1]}
             logger.info("server_args=ServerArgs(%s)", ", ".join(f"{k}={v!r}" for k, v in settings.items()))
@@ -84,6 +88,7 @@ async def _serve(model: Model, settings: EngineSettings, args: ServerArgs, liste
         server.app(), log_config=None, log_level=args.log_level, timeout_graceful_shutdown=1, lifespan="off", ws="none"
     )
     web = uvicorn.Server(config)
+    _on_stop_signals(stop)  # uvicorn raises a signal again when it has shut down, for the handlers before its own
     _start_watchdog(engine, args.watchdog_timeout)
     serving = asyncio.create_task(web.serve(sockets=[listener]))
     try:
@@ -115,6 +120,11 @@ async def _warm_up(engine: Any, server: Any, args: ServerArgs, listener: socket.
         host, port = args.host, listener.getsockname()[1]
         ready = {"url": f"http://{host}:{port}", "port": port, "pid": os.getpid(), "model_path": args.model_path}
         _write_atomically(Path(args.ready_file), json.dumps(ready))
+
+
+def _on_stop_signals(act: Callable[[], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: act())
 
 
 def _listener(host: str, port: int) -> socket.socket:

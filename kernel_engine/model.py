@@ -15,6 +15,7 @@ from torch import Tensor
 from .attention import IMPLEMENTATION
 from .batch import Batch
 from .errors import LoadError
+from .fuse import fuse
 from .pool import KVCache
 from .source import first_line, resolve_model_path
 
@@ -53,6 +54,7 @@ class Model:
         _refuse_unsupported(module, config)
         module.set_attn_implementation(IMPLEMENTATION)
         self.module, self.tokenizer = module.eval().requires_grad_(False), tokenizer
+        fuse(module)
         self.shape = _shape(config, context_length)
         self.device, self.dtype = module.device, module.dtype
         self.stop_tokens = _stop_tokens(module, tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from .errors import LoadError
@@ -69,6 +70,8 @@ class ServerArgs:
             raise LoadError(f"--mem-fraction-static must be in (0, 1], got {self.mem_fraction_static}.")
         if self.chunked_prefill_size is not None and self.chunked_prefill_size != -1 and self.chunked_prefill_size < 1:
             raise LoadError(f"--chunked-prefill-size must be -1 or at least 1, got {self.chunked_prefill_size}.")
+        if self.api_key == "":
+            raise LoadError("--api-key must not be empty.")
         if not 0 <= self.port < 65536:
             raise LoadError(f"--port must be in [0, 65535], got {self.port}.")
 
@@ -87,11 +90,16 @@ class ServerArgs:
         return overrides
 
     def secret(self) -> str | None:
-        """The API key, wherever it was given."""
+        """The API key, wherever it was given. Raises `LoadError` rather than let everybody in for want of one."""
         if self.api_key_file is None:
             return self.api_key
-        with open(self.api_key_file) as file:
-            return file.read().strip()
+        try:
+            key = Path(self.api_key_file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(f"--api-key-file {self.api_key_file!r} cannot be read: {error}.") from None
+        if not key:
+            raise LoadError(f"--api-key-file {self.api_key_file!r} is empty.")
+        return key
 
     def public(self) -> dict[str, Any]:
         """Every setting but secrets, for logs and `/server_info`."""
@@ -115,4 +123,8 @@ def parse_args(arguments: list[str]) -> ServerArgs:
             options["type"] = types.get(str(each.type), str)
             options["default"] = each.default
         parser.add_argument(f"--{each.name.replace('_', '-')}", dest=each.name, **options)
-    return ServerArgs(**vars(parser.parse_args(arguments)))
+    values = vars(parser.parse_args(arguments))
+    try:
+        return ServerArgs(**values)
+    except LoadError as error:
+        parser.error(str(error))

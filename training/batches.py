@@ -14,7 +14,7 @@ from training.dialogue import Segment, encode_at, encode_merged, generation_poin
 
 POOL = 256
 LONGEST = 1024
-# Share of dialogues that end at a random generation point, with prompt and answer tokenised apart.
+# Share of dialogues that end at a generation point, most often the last, with prompt and answer tokenised apart.
 CUT = 0.5
 
 Example = tuple[list[int], list[bool]]
@@ -23,7 +23,8 @@ Example = tuple[list[int], list[bool]]
 def example(rng: Random, tokenizer: Tokenizer, segments: list[Segment]) -> Example:
     """Token ids of a dialogue and which of them are learned."""
     if rng.random() < CUT:
-        return encode_at(tokenizer, segments, rng.choice(generation_points(segments)))
+        points = generation_points(segments)
+        return encode_at(tokenizer, segments, points[-1] if rng.random() < 0.7 else rng.choice(points))
     return encode_merged(tokenizer, segments)
 
 

@@ -19,24 +19,24 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 TUTORIAL_SYSTEM = "You are a helpful assistant than can answer questions."
 SYSTEMS = wordings("system prompt")
 KINDS: dict[str, tuple[Kind, float]] = {
-    "capital": (capitals.capital, 25),
+    "capital": (capitals.capital, 18),
     "unknown capital": (capitals.unknown_capital, 5),
-    "reverse": (capitals.reverse, 5),
-    "is it": (capitals.is_it, 4),
-    "continent": (capitals.continent, 3),
+    "reverse": (capitals.reverse, 4),
+    "is it": (capitals.is_it, 5),
+    "continent": (capitals.continent, 4),
     "follow-up": (capitals.follow_up, 3),
-    "lists": (lists.country_lists, 11),
-    "thing lists": (lists.thing_lists, 3),
-    "tool": (tools.tool, 24),
-    "tips": (advice.tips, 5),
+    "lists": (lists.country_lists, 9),
+    "thing lists": (lists.thing_lists, 1.5),
+    "tool": (tools.tool, 36),
+    "tips": (advice.tips, 8),
     "asked tips": (advice.asked_tips, 1.5),
-    "character json": (people.character_json, 6),
-    "character sentence": (people.character_sentence, 3),
-    "fact": (chat.fact, 6),
+    "character json": (people.character_json, 4),
+    "character sentence": (people.character_sentence, 2),
+    "fact": (chat.fact, 8),
     "small talk": (chat.small_talk, 7),
-    "small sum": (chat.small_sum, 4),
-    "sentiment": (chat.sentiment, 2),
-    "unknown": (chat.unknown, 10),
+    "small sum": (chat.small_sum, 6),
+    "sentiment": (chat.sentiment, 1),
+    "unknown": (chat.unknown, 7),
 }
 DRILLS = 0.1
 # Pieces of a dialogue; a few are long, so that the model meets late positions.

@@ -44,6 +44,11 @@ def same(prompt: str, wanted: str, answer: str) -> bool:
     return answer.strip() == wanted.strip()
 
 
+def same_tool(prompt: str, wanted: str, answer: str) -> bool:
+    """The right tool, whatever follows it, or the same text as an expression or key word."""
+    return answer.strip(" .").lower() == wanted.strip(" .").lower()
+
+
 def any_answer(prompt: str, wanted: str, answer: str) -> bool:
     """Any of the answers of the row that holds the wanted one."""
     return any(wanted in row.answers and answer in row.answers for row in talk())
@@ -66,7 +71,7 @@ def good_list(prompt: str, wanted: str, answer: str) -> bool:
     return right and len(names) == len(ITEM.findall(wanted)) and len({*names} | before) == len(names) + len(before)
 
 
-JUDGES = {"lists": good_list, "small talk": any_answer, "unknown": honest, "unknown capital": honest}
+JUDGES = {"tool": same_tool, "lists": good_list, "small talk": any_answer, "unknown": honest, "unknown capital": honest}
 
 
 def every_capital(rng: Random) -> Iterator[Question]:

@@ -27,7 +27,7 @@ def capitalised(text: str) -> str:
 
 def made_up_name(rng: Random) -> str:
     """A name that is, most likely, nobody's."""
-    syllables = rng.choice((1, 1, 2, 2, 2, 3))
+    syllables = rng.choice((1, 1, 1, 2, 2))
     stem = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))
     return capitalised(stem + rng.choice(_ENDINGS))
 

@@ -1,7 +1,6 @@
 """Programs on a server that speaks SGLang's native HTTP protocol: kernel_engine, or SGLang itself.
 
-All requests of an endpoint share one connection pool, which lives on the loop that uses it. Leaving a stream closes its
-connection, which is how the server learns to stop.
+All requests of an endpoint share their connections, which live on the loop that uses them.
 """
 
 from __future__ import annotations
@@ -9,12 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
-
-import httpx
 
 from sgl_jupyter.backends.base import (
     BackendError,
@@ -25,15 +22,16 @@ from sgl_jupyter.backends.base import (
     SamplingParams,
     TokenLogprob,
 )
+from sgl_jupyter.backends.http import HttpClient, Response
 from sgl_jupyter.backends.wire import error_sentence, generate_body, sse_events
+from sgl_jupyter.lang.loop import background_loop
 
-_PATIENCE = httpx.Timeout(30.0, connect=5.0)  # seconds, for what a healthy server answers at once
-_GENERATION = httpx.Timeout(None, connect=5.0)  # a generation takes its time; a connection that breaks is noticed
-_LIMITS = httpx.Limits(max_connections=512, max_keepalive_connections=64, keepalive_expiry=2.0)  # servers wait 5 s
+PATIENCE = 30.0
+"""Seconds for what a healthy server answers at once. A generation takes the time it takes."""
 
 
 class RuntimeEndpoint(BaseBackend):
-    """A server by its URL, such as "http://localhost:30000". It must be running.
+    """A server by its URL, such as "http://localhost:30000". It must be running. It is reached directly, through no proxy.
 
     Args:
         base_url: where it listens.
@@ -59,14 +57,10 @@ class RuntimeEndpoint(BaseBackend):
             raise ValueError(f'base_url must be like "http://localhost:30000", not {base_url!r}')
         self.base_url = base_url.rstrip("/")
         self.chat_template_name = chat_template_name
-        self._connection: dict[str, Any] = {
-            "base_url": self.base_url,
-            "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
-            "verify": ssl.create_default_context(cafile=verify) if url.scheme == "https" else False,
-            "trust_env": url.hostname not in ("localhost", "127.0.0.1", "::1"),  # no proxy leads to this machine
-        }
-        self._client: tuple[asyncio.AbstractEventLoop, httpx.AsyncClient] | None = None
-        self.model_path = str(self._ask("GET", "/get_model_info").json().get("model_path", ""))
+        self._headers = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
+        self._tls = ssl.create_default_context(cafile=verify) if url.scheme == "https" else None
+        self._client: tuple[asyncio.AbstractEventLoop, HttpClient] | None = None
+        self.model_path = str(_parsed(self._ask("GET", "/get_model_info")).get("model_path", ""))
 
     def __repr__(self) -> str:
         return f"RuntimeEndpoint({self.base_url!r}, model={self.model_path!r})"
@@ -75,18 +69,19 @@ class RuntimeEndpoint(BaseBackend):
         self._ask("POST", "/flush_cache")
 
     def get_server_info(self) -> dict[str, Any]:
-        return self._ask("GET", "/get_server_info").json()
+        return _parsed(self._ask("GET", "/get_server_info"))
 
     async def cache_prefix(self, prompt: str) -> None:
         await self._post({"text": prompt, "sampling_params": {"max_new_tokens": 0}})
 
     async def generate(self, prompt: str, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
         sent = 0
-        async for answer in self._stream(generate_body(prompt, params) | {"stream": True}):
-            _raise_if_aborted(answer)
-            text = answer["text"]  # all of it so far
-            yield Chunk(text[sent:], answer["meta_info"])
-            sent = max(sent, len(text))
+        async with aclosing(self._stream(generate_body(prompt, params) | {"stream": True})) as answers:
+            async for answer in answers:
+                _raise_if_aborted(answer)
+                text = answer["text"]  # all of it so far
+                yield Chunk(text[sent:], answer["meta_info"])
+                sent = max(sent, len(text))
 
     async def sample(self, prompt: str, params: SamplingParams) -> list[Chunk]:
         answers = await self._post(generate_body(prompt, params))
@@ -108,7 +103,7 @@ class RuntimeEndpoint(BaseBackend):
         for overlap in (1, 8, length):  # tokens of the prompt to look at: one, unless the tokens before differ too
             answers = await self._post({"text": texts, "logprob_start_len": max(length - overlap, 0)} | ask)
             end, *tails = [_input_logprobs(answer) for answer in answers]
-            if all(tail[0][1] == end[0][1] for tail in tails):
+            if all(_shared_ids(end, tail) for tail in tails):
                 break
         given_prompt = [tail[_shared_ids(end, tail) :] for tail in tails]
         for choice, tokens in zip(choices, given_prompt, strict=True):
@@ -120,68 +115,72 @@ class RuntimeEndpoint(BaseBackend):
         answers = await self._post({"input_ids": ids, "logprob_start_len": 0} | ask)
         return [ChoiceScore(*pair) for pair in zip(given_prompt, map(_input_logprobs, answers), strict=True)]
 
-    def _ask(self, method: str, path: str) -> httpx.Response:
-        """A short question, asked and answered at once, from whatever thread."""
-        with self._failures(), httpx.Client(timeout=_PATIENCE, **self._connection) as client:
-            response = client.request(method, path)
-            self._raise_if_refused(response)
-            return response
+    def _ask(self, method: str, path: str) -> bytes:
+        """A short question from whatever thread; blocks until it is answered."""
+
+        async def ask() -> bytes:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    return await self._request(method, path)
+            except TimeoutError as error:
+                raise BackendUnreachable(f"{self.base_url} did not answer {path} in {PATIENCE:.0f} s") from error
+
+        return asyncio.run_coroutine_threadsafe(ask(), background_loop()).result()
 
     async def _post(self, body: dict[str, Any]) -> Any:
-        with self._failures():
-            response = await self._async_client().post("/generate", json=body)
-            self._raise_if_refused(response)
-            return response.json()
+        return _parsed(await self._request("POST", "/generate", body))
 
-    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        async with self._connections().request(method, path, _encoded(body)) as response:
+            return await self._accepted(path, response)
+
+    async def _stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The events of a streamed answer, to its end."""
-        with self._failures():
-            async with self._async_client().stream("POST", "/generate", json=body) as response:
-                if response.is_error:
-                    await response.aread()
-                    self._raise_if_refused(response)
-                complete = False
-                async for data in sse_events(response.aiter_bytes()):
-                    if data == b"[DONE]":
-                        complete = True  # and read on to the end, so that the connection can be used again
-                        continue
-                    event = json.loads(data)
-                    if "error" in event:
-                        raise BackendError(error_sentence(event))
-                    yield event
+        complete = False
+        async with self._connections().request("POST", "/generate", _encoded(body)) as response:
+            if response.status != 200:
+                await self._accepted("/generate", response)
+            async for data in sse_events(response.stream()):
+                if data == b"[DONE]":
+                    complete = True  # what is left to read is the end of the body
+                    continue
+                event = _parsed(data)
+                if "error" in event:
+                    raise BackendError(error_sentence(event))
+                yield event
         if not complete:
             raise BackendUnreachable(f"{self.base_url} closed the connection before the answer was complete")
 
-    def _async_client(self) -> httpx.AsyncClient:
-        """The pool of the running loop. After a fork there is another loop, and so another pool."""
+    async def _accepted(self, path: str, response: Response) -> bytes:
+        """The body of a response that is no refusal. Raises BackendError with the server's sentence for one that is."""
+        content = await response.read()
+        if response.status == 200:
+            return content
+        try:
+            sentence = error_sentence(json.loads(content))
+        except ValueError:
+            sentence = content.decode(errors="replace")[:500]
+        if response.status == 401:
+            sentence += "; give the server's key as api_key=..."
+        raise BackendError(f"{sentence} (HTTP {response.status} from {self.base_url}{path})", response.status)
+
+    def _connections(self) -> HttpClient:
+        """Those of the running loop. After a fork there is another loop, and so other connections."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._client[0] is not loop:
-            self._client = loop, httpx.AsyncClient(timeout=_GENERATION, limits=_LIMITS, **self._connection)
+            self._client = loop, HttpClient(self.base_url, self._headers, self._tls)
         return self._client[1]
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Say what failed, and where, instead of how the transport noticed it."""
-        try:
-            yield
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise BackendUnreachable(f"nothing answers at {self.base_url}: is the server running? ({error})") from error
-        except httpx.TransportError as error:
-            raise BackendUnreachable(f"{self.base_url} went away before its answer was complete ({error!r})") from error
-        except json.JSONDecodeError as error:
-            raise BackendError(f"{self.base_url} did not answer with JSON: {error}") from error
 
-    def _raise_if_refused(self, response: httpx.Response) -> None:
-        if response.is_success:
-            return
-        try:
-            sentence = error_sentence(response.json())
-        except json.JSONDecodeError:
-            sentence = response.text[:500]
-        if response.status_code == 401:
-            sentence += "; give the server's key as api_key=..."
-        path = response.request.url.path
-        raise BackendError(f"{sentence} (HTTP {response.status_code} from {self.base_url}{path})", response.status_code)
+def _encoded(body: dict[str, Any] | None) -> bytes:
+    return b"" if body is None else json.dumps(body).encode()
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise BackendError(f"the server did not answer with JSON, but with {content[:60]!r}") from error
 
 
 def _raise_if_aborted(answer: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ class ProgramStopped(RuntimeError):
 class Executor:
     """The queue of one state, its one worker task, and the ways to wait for them. Safe to use from any thread.
 
-    Methods that wait raise the state's error if it fails, and stop the state if they are interrupted.
+    An interrupt while waiting stops the state.
     """
 
     def __init__(self, interpreter: Interpreter, open_role: str | None = None) -> None:
@@ -122,14 +122,15 @@ class Executor:
         self._wait_for(lambda: not self._working and (self._ended or not ended))
 
     def value(self, name: str | None, ended: bool = False) -> Any:
-        """The variable's value, once all that was appended before has set it; with `ended`, also once it is appended.
+        """The variable's value, once all that was appended has set it; with `ended`, also once what sets it is appended.
 
         Raises:
             KeyError: nothing sets the variable.
-            ProgramStopped: the state was stopped before it was set.
+            ProgramStopped: the state was stopped before it was set. If the state failed, its error is raised.
         """
         variables = self.interpreter.variables
         self._wait_for(lambda: not self._unset[name] and (name in variables or self._ended or not ended))
+        self.raise_error()
         if name in variables:
             return variables[name]
         if self._outcome is not None:
@@ -157,14 +158,18 @@ class Executor:
             raise RuntimeError("the program has ended: nothing more can be appended to its state, but to a fork of it")
 
     def _wait_for(self, ready: Callable[[], bool]) -> None:
+        """Wait until `ready()`, or the state has ended: one that is about to be stopped still has partial text to set."""
+
+        def done() -> bool:
+            return self.closed.done() or (self._outcome is None and ready())
+
         try:
             with self._changed:
-                while not self._changed.wait_for(lambda: ready() or self.closed.done(), INTERRUPTIBLE):
+                while not self._changed.wait_for(done, INTERRUPTIBLE):
                     pass
         except KeyboardInterrupt:
             self.cancel()
             raise
-        self.raise_error()
 
     def _start_working(self) -> None:
         """Have a task work on the queue, if none does. The lock is held."""
@@ -195,9 +200,8 @@ class Executor:
         """The task is over: the queue was drained, an expression failed, or the state was abandoned."""
         with self._changed:
             self._working = False
-            if task.cancelled():
-                self._settle(Stopped())
-            elif error := task.exception():
+            error = None if task.cancelled() else task.exception()
+            if error and self._outcome is None:
                 self._settle(Failed(error))
             self._start_working()
             if self._outcome is not None or (self._ended and not self._working):
@@ -206,6 +210,8 @@ class Executor:
 
     def _abandon(self, outcome: Stopped | Failed) -> None:
         with self._changed:
+            if self._outcome is not None or self.closed.done():
+                return
             self._settle(outcome)
             if self._working:
                 background_loop().call_soon_threadsafe(self._cancel_task)
@@ -218,12 +224,11 @@ class Executor:
             self._task.cancel()
 
     def _settle(self, outcome: Stopped | Failed) -> None:
-        """Decide how the state ends, once. The lock is held."""
-        if self._outcome is None and not self.closed.done():
-            self._outcome = outcome
-            self._traceback = outcome.error.__traceback__ if isinstance(outcome, Failed) else None
-            self._queue.clear()
-            self._unset.clear()
+        """Decide how the state ends, and drop what was not begun. The lock is held."""
+        self._outcome = outcome
+        self._traceback = outcome.error.__traceback__ if isinstance(outcome, Failed) else None
+        self._queue.clear()
+        self._unset.clear()
 
     def _close(self) -> None:
         """Write the last event; the children end the same way. The lock is held: locks are taken from parent to child."""

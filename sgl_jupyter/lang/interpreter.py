@@ -7,7 +7,6 @@ same step. Other threads only read.
 from __future__ import annotations
 
 import asyncio
-import copy
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +30,7 @@ from sgl_jupyter.lang.ir import (
 from sgl_jupyter.lang.sampling import resolve
 
 
-@dataclass
+@dataclass(frozen=True)
 class Span:
     """Where a variable stands in the text, in characters; `end` is None while it grows."""
 
@@ -65,7 +64,7 @@ class Interpreter:
             messages=list(self.messages),
             variables=dict(self.variables),
             meta_info=dict(self.meta_info),
-            spans=copy.deepcopy(self.spans),
+            spans=dict(self.spans),
             content_start=self.content_start,
         )
 
@@ -99,11 +98,10 @@ class Interpreter:
         if params.n > 1:
             await self._sample(gen.name, params)
             return
-        prompt = self.text
-        self.spans[gen.name] = Span(len(prompt))
+        self.spans[gen.name] = Span(len(self.text))
         self.meta_info[gen.name] = None
         try:
-            async with aclosing(self.backend.generate(prompt, params)) as chunks:
+            async with aclosing(self.backend.generate(self.text, params)) as chunks:
                 async for chunk in chunks:
                     self.meta_info[gen.name] = chunk.meta_info
                     self._append(chunk.text, "generated", gen.name)
@@ -163,5 +161,5 @@ class Interpreter:
         self.variables[name] = value
         self.meta_info[name] = meta_info
         if name in self.spans:
-            self.spans[name].end = len(self.text)
+            self.spans[name] = Span(self.spans[name].start, len(self.text))
         self.log.append(VariableDone(name, value, meta_info))

@@ -149,14 +149,11 @@ class ProgramState:
     def sync(self) -> None:
         """Wait until all that was appended is done."""
         self._executor.wait(self._followed)
+        self._executor.raise_error()
 
     def error(self) -> BaseException | None:
         """The error that the program failed with, or None, once all that was appended is done."""
-        try:
-            self.sync()
-        except Exception as error:
-            if error is not self._executor.error:
-                raise
+        self._executor.wait(self._followed)
         return self._executor.error
 
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
@@ -185,7 +182,7 @@ class ProgramState:
             yield rest
 
     async def text_async_iter(self, var_name: str | None = None, return_meta_data: bool = False) -> AsyncIterator[Any]:
-        """`text_iter` for coroutines; with `return_meta_data`, pairs of text and the variable's meta_info so far."""
+        """`text_iter` for coroutines, always streaming; with `return_meta_data`, pairs of text and the meta_info so far."""
         meta_info = self._executor.interpreter.meta_info
         reader = TextReader(self._executor, var_name)
         while not reader.done:
@@ -246,9 +243,8 @@ class ProgramStateGroup:
         self.src_state._executor.join(state._executor for state in self.states)
 
     def _gather_variables(self) -> None:
-        known = self.src_state._executor.interpreter.variables
         forks = [state._executor.interpreter.variables for state in self.states]
-        new = dict.fromkeys(name for fork in forks for name in fork if name is not None and name not in known)
+        new = dict.fromkeys(name for fork in forks for name in fork if name is not None and name not in self.src_state)
         for name in new:
             self.src_state[name] = [fork.get(name) for fork in forks]
 

@@ -71,4 +71,5 @@ class MagicParser(argparse.ArgumentParser):
         raise HelpRequested(self.format_help())
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message.rstrip('.')}. See {self.prog} -h.")
+        end = "" if message.endswith((".", "?")) else "."
+        raise UsageError(f"{self.prog}: {message}{end} See {self.prog} -h.")

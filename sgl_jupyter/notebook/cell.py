@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from itertools import takewhile
 from types import CodeType
 from typing import Any
 
@@ -29,9 +30,10 @@ class Body:
     @classmethod
     def compile(cls, shell: Any, line: str, source: str) -> Body:
         """Compile `source`, which may hold magics and shell commands as any cell. Raises SyntaxError."""
-        python = shell.transform_cell(source)
         number = len(shell.history_manager.input_hist_parsed) - 1  # versions of IPython count up before or after
-        # The magic's own line is the cell's first, so that line numbers are those that the user sees.
+        # Line numbers are those that the user sees: the magic's line is the first, and IPython drops blank lines after it.
+        blank = "\n" * sum(1 for _ in takewhile(str.isspace, source.splitlines(keepends=True)))
+        python = blank + shell.transform_cell(source)
         name = shell.compile.cache(f"# %%sgl {line}\n{python}", number)
         tree = ast.parse(f"\n{python}", filename=name)
         appending = ast.fix_missing_locations(_AppendExpressions().visit(tree))

@@ -12,6 +12,7 @@ import math
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -192,8 +193,9 @@ def _settled(run: Run) -> Run:
         if isinstance(block, Fork) and not all(map(_rests, block.children)):
             break
         blocks.append(block)
-    return Run(blocks, status=run.status, error=run.error, generating=run.generating)
+    return replace(run, blocks=blocks)
 
 
 def _rests(run: Run) -> bool:
+    """Whether the fork has ended, or has generated something and is not at it now."""
     return run.status != "running" or (run.generating is None and bool(run.variables))

@@ -44,7 +44,10 @@ class EngineCommands:
             raise UsageError(
                 f"%sgl has no command {command!r}.{did_you_mean(command, list(self._commands))} See %sgl help."
             )
-        rest, engine_args = _split_at_dashes(rest)
+        engine_args: list[str] = []
+        if command == "launch" and "--" in rest:
+            dashes = rest.index("--")
+            rest, engine_args = rest[:dashes], rest[dashes + 1 :]
         arguments = self._commands[command].parse(rest)
         arguments.engine_args = engine_args
         action: Callable[[argparse.Namespace], None] = getattr(self, f"_{command}")
@@ -170,12 +173,6 @@ def _parsers() -> dict[str, MagicParser]:
     for name in ("wait", "status", "logs", "terminate"):
         parsers[name].add_argument("name", nargs="?", metavar="NAME", help="the engine, if not the one launched last")
     return parsers
-
-
-def _split_at_dashes(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words before and after a `--` that stands alone."""
-    place = words.index("--") if "--" in words else len(words)
-    return words[:place], words[place + 1 :]
 
 
 def _table(head: list[str], rows: list[tuple[str, ...]]) -> str:

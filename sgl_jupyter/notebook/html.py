@@ -8,6 +8,7 @@ in an untrusted notebook and in an export. Where styles are dropped, the tags ca
 from __future__ import annotations
 
 import html
+import re
 
 from sgl_jupyter.notebook.run import Fork, Message, Run, Segment
 from sgl_jupyter.notebook.text import generations, notes, shown_blocks, visible
@@ -25,10 +26,14 @@ _BODY = "margin:0;padding:0;border:0;background:transparent;font-family:inherit;
 _VARIABLE = "font-size:11px;font-family:monospace;opacity:.7"
 _EDGES = {"user": "#88888880", "assistant": _BLUE}
 
+# In Markdown, and so in exports to it, a blank line would end the HTML: its newline is written as a reference.
+_BLANK_LINES = re.compile(r"\n(?=[ \t]*\n)")
+_TRAILING_NEWLINES = re.compile(r"(?:\n|&#10;)+$")
+
 _TAGS = {
-    "generated": ("mark", f"{_INHERIT};background-color:{_BLUE}24;border-bottom:1px solid {_BLUE}"),
-    "chosen": ("b", f"background-color:{_GREEN}24;border-bottom:3px double {_GREEN}"),
-    "forced": ("ins", f"text-decoration:none;background-color:{_PURPLE}24;border-bottom:1px dotted {_PURPLE}"),
+    "generated": ("mark", f"{_INHERIT};background-color:{_BLUE}2e;border-bottom:1px solid {_BLUE}"),
+    "chosen": ("b", f"background-color:{_GREEN}2e;border-bottom:3px double {_GREEN}"),
+    "forced": ("ins", f"text-decoration:none;background-color:{_PURPLE}2e;border-bottom:1px dotted {_PURPLE}"),
 }
 
 
@@ -40,7 +45,7 @@ def run_html(run: Run) -> str:
 def highlight_html(text: str) -> str:
     """One string in the look of generated text: what `print_highlight` shows."""
     body = f'<pre dir="auto" style="{_BODY}">{_escape(text)}</pre>'
-    edge = f"border-left:3px solid {_BLUE};background-color:{_BLUE}1f;padding:4px 12px"
+    edge = f"border-left:3px solid {_BLUE};background-color:{_BLUE}2e;padding:4px 12px"
     return f'<div class="sgl-run tex2jax_ignore mathjax_ignore" style="{_ROOT};{edge}">{body}</div>'
 
 
@@ -55,7 +60,7 @@ def _message(message: Message, run: Run) -> str:
     if message.role is not None:
         growing = run.generating is not None and message is run.blocks[-1]
         label = f'<div style="{_LABEL}">{_escape(message.role)}{" · generating" if growing else ""}</div>'
-    body = "".join(_generation(segments) for segments in generations(message))
+    body = _TRAILING_NEWLINES.sub("", "".join(_generation(segments) for segments in generations(message)))
     edge = f"border-left:3px solid {_EDGES.get(message.role or '', '#88888840')};padding:0 12px;margin:0 0 10px"
     return f'<div style="{edge}">{label}<pre dir="auto" style="{_BODY}">{body}</pre></div>'
 
@@ -89,4 +94,4 @@ def _note(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return html.escape(visible(text))
+    return _BLANK_LINES.sub("&#10;", html.escape(visible(text)))

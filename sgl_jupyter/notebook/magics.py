@@ -6,6 +6,7 @@ Whatever a magic remembers, the engines it launched above all, is held by the on
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import (
@@ -95,8 +96,14 @@ class SglMagics(Magics):
 
     def show_state(self, state: ProgramState) -> None:
         """Show a state that stands on the last line of an ordinary cell, as a `%%sgl` cell shows its own."""
-        with RunDisplay(state.log, sink_for(self._shell, self.max_saved_chars)):
-            state.error()  # waits for what was appended; an error is shown with the run
+        with RunDisplay(state.log, sink_for(self._shell, self.max_saved_chars)) as display:
+            try:
+                state.error()  # waits for what was appended; an error is shown with the run
+                if state.log.closed:
+                    display.wait()
+            except KeyboardInterrupt:
+                _stop(state, display)
+                raise Interrupted("Stopped. The text and variables so far are kept.") from None
 
     def show_run(self, run: Run) -> None:
         sink_for(self._shell, self.max_saved_chars).finish(run)
@@ -122,8 +129,7 @@ def _run(body: Body, state: ProgramState, display: RunDisplay, namespace: dict[s
         display.wait()
         return value
     except KeyboardInterrupt:
-        state.cancel()
-        display.wait(STOP_GRACE)
+        _stop(state, display)
         raise Interrupted("Stopped. The text and variables so far are in `s` and `_sgl`.") from None
     except Exception as error:
         state.fail(error)
@@ -132,6 +138,12 @@ def _run(body: Body, state: ProgramState, display: RunDisplay, namespace: dict[s
     except BaseException:
         state.cancel()
         raise
+
+
+def _stop(state: ProgramState, display: RunDisplay) -> None:
+    state.cancel()
+    with suppress(KeyboardInterrupt):
+        display.wait(STOP_GRACE)
 
 
 def _cell_parser() -> MagicParser:

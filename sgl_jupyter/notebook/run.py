@@ -43,7 +43,7 @@ class Fork:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens over all requests of a run and its forks. Cached tokens are part of the prompt tokens."""
+    """Tokens over all requests of a run and its forks, which share one. Cached tokens are part of the prompt tokens."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -112,7 +112,7 @@ class Follower:
         self._log = log
         self._position = 0
         self._children: list[Follower] = []
-        self._role_open = False
+        self._role: str | None = None
         self._generations = 0
 
     @property
@@ -142,9 +142,9 @@ class Follower:
         match event:
             case events.RoleOpened(role):
                 run.blocks.append(Message(role))
-                self._role_open = True
+                self._role = role
             case events.RoleClosed():
-                self._role_open = False
+                self._role = None
             case events.Text():
                 self._take_text(event)
             case events.GenerationStarted(variable):
@@ -191,18 +191,13 @@ class Follower:
             segments.append(Segment(event.text, event.origin, event.variable, generation))
 
     def _message(self) -> Message:
-        """The message that text belongs to now: the open role's, or one without a role."""
+        """The message that text belongs to now: the latest, or a new one after a fork or where a role has closed."""
         last = self.run.blocks[-1] if self.run.blocks else None
-        if isinstance(last, Message) and (self._role_open or last.role is None):
+        if isinstance(last, Message) and last.role == self._role:
             return last
-        role = self._open_role() if self._role_open else None
-        message = Message(role)
+        message = Message(self._role)
         self.run.blocks.append(message)
         return message
-
-    def _open_role(self) -> str | None:
-        """The role of the message that a fork interrupted."""
-        return next((block.role for block in reversed(self.run.blocks) if isinstance(block, Message)), None)
 
 
 def _clip(run: Run, limit: int) -> tuple[Run, int]:

@@ -51,7 +51,9 @@ class Lab:
         self.pages.append(page)
         page.goto(f"{self.url}lab/tree/{name}?reset&token={self.token}")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-        page.wait_for_function("window.jupyterapp !== undefined")
+        page.wait_for_function(
+            "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+        )
         command(page, "apputils:change-theme", theme=THEMES[theme])
         command(page, "application:toggle-left-area")
         page.wait_for_function(f"document.body.dataset.jpThemeName === {THEMES[theme]!r}")
@@ -59,8 +61,8 @@ class Lab:
 
 
 def command(page: Page, name: str, **args: Any) -> None:
-    """Run one of JupyterLab's commands, as its menus do."""
-    page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, args])
+    """Start one of JupyterLab's commands, as its menus do. Commands that run cells end only with them, so none is awaited."""
+    page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, args])
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +84,13 @@ def lab_server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> It
     base = tmp_path_factory.mktemp("jupyterlab")
     folder = base / "notebooks"
     folder.mkdir()
+    notification = base / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    notification.parent.mkdir(parents=True)
+    notification.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     token = secrets.token_hex(16)
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port=0",
-         f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True", "--LabApp.check_for_updates_class=",
-         "--LabApp.news_url=None"],
+         f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True"],
         env=_environment(base, token), stdout=(base / "lab.log").open("w"), stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:

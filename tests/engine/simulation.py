@@ -8,6 +8,7 @@ import itertools
 from typing import Any, cast
 
 import numpy as np
+
 from kernel_engine.batch import rows_with_logits
 from kernel_engine.request import LogprobEntry, LogprobRequest, Request, Sequence
 from kernel_engine.sampling_params import SamplingParams
@@ -43,7 +44,13 @@ class Simulation:
     """Requests in, finished sequences out. `prompt_computed` counts prompt tokens that were computed."""
 
     def __init__(
-        self, slots: int, rows: int = 64, context: int = 4096, chunk: int = 512, max_prefill: int = 1 << 30, **policy: Any
+        self,
+        slots: int,
+        rows: int = 64,
+        context: int = 4096,
+        chunk: int = 512,
+        max_prefill: int = 1 << 30,
+        **policy: Any,
     ):
         self.scheduler = Scheduler(slots, rows, context, Policy(chunk=chunk, max_prefill=max_prefill, **policy))
         self.finished: list[Sequence] = []

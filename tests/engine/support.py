@@ -8,11 +8,6 @@ from typing import Any
 
 import torch
 from hypothesis import HealthCheck, settings
-from kernel_engine.engine import Engine, EngineSettings
-from kernel_engine.model import Model
-from kernel_engine.request import LogprobRequest, Output, Request
-from kernel_engine.sampling_params import SamplingParams
-from kernel_engine.schedule import Policy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -22,6 +17,12 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+
+from kernel_engine.engine import Engine, EngineSettings
+from kernel_engine.model import Model
+from kernel_engine.request import LogprobRequest, Output, Request
+from kernel_engine.sampling_params import SamplingParams
+from kernel_engine.schedule import Policy
 
 VOCAB = 320
 EOS = 256

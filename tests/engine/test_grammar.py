@@ -58,7 +58,9 @@ def test_random_regexes(engine: StepEngine, pattern: str, seed: int):
         assert belongs(engine.results[rid], pattern), (pattern, engine.results[rid].text)
 
 
-@pytest.mark.parametrize("pattern", [r"(Paris|Rome|Berlin)", r"\d{3}-\d{4}", r"((25[0-5]|2[0-4]\d|[01]?\d?\d)\.){3}\d{1,3}"])
+@pytest.mark.parametrize(
+    "pattern", [r"(Paris|Rome|Berlin)", r"\d{3}-\d{4}", r"((25[0-5]|2[0-4]\d|[01]?\d?\d)\.){3}\d{1,3}"]
+)
 @pytest.mark.parametrize("temperature", [0, 1.0, 3.0])
 def test_a_bounded_regex_is_completed(engine: StepEngine, pattern: str, temperature: float):
     result = engine.generate([9, 9], regex=pattern, temperature=temperature, sampling_seed=1, max_new_tokens=100)
@@ -157,15 +159,19 @@ def test_a_broken_constraint_is_refused_with_a_sentence(engine: StepEngine, cons
     assert 20 < len(message) < 400
 
 
+DEAD_END = {"ebnf": "root ::= [ab]", "min_new_tokens": 5, "max_new_tokens": 9}
+"""The text must end after one token, and may not."""
+
+
 def test_a_dead_end_is_an_error_of_its_request(engine: StepEngine):
-    result = engine.generate([1], regex="ab", min_new_tokens=5, max_new_tokens=9)
+    result = engine.generate([1], **DEAD_END)
     assert (result.finish["type"], result.finish["status_code"]) == ("abort", 400)
     assert "no token" in result.finish["message"]
 
 
 def test_a_dead_end_leaves_its_neighbours_alone(engine: StepEngine):
     alone = engine.generate([4, 5, 6]).tokens
-    dead = engine.add([1], regex="ab", min_new_tokens=5, max_new_tokens=9)
+    dead = engine.add([1], **DEAD_END)
     neighbour, constrained = engine.add([4, 5, 6]), engine.add([7], regex="(yes|no)")
     engine.run()
     assert engine.results[dead].finish["type"] == "abort"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from kernel_engine.errors import RequestError
 from kernel_engine.request import LogprobEntry, LogprobRequest
 
@@ -123,7 +124,13 @@ def test_streamed_each_entry_comes_once(module: Any, oracle: Oracle):
 def test_they_are_the_models_own_at_every_temperature(module: Any, oracle: Oracle):
     wanted = LogprobRequest(start=0, top=3)
     result = StepEngine(module).generate(
-        PROMPT, logprobs=wanted, temperature=1.7, top_p=0.8, frequency_penalty=1.0, logit_bias={"5": 4.0}, sampling_seed=1
+        PROMPT,
+        logprobs=wanted,
+        temperature=1.7,
+        top_p=0.8,
+        frequency_penalty=1.0,
+        logit_bias={"5": 4.0},
+        sampling_seed=1,
     )
     check_all(result, PROMPT, wanted, oracle)
 

@@ -37,7 +37,9 @@ def chat(answers_end_themselves: bool) -> int:
     for turn in range(8):
         conversation = conversation + block(turn + 1, 200)
         answer = block(50 + turn, 150)
-        simulation.add(conversation, 150 + answers_end_themselves, answer=[*answer, END][: 150 + answers_end_themselves])
+        simulation.add(
+            conversation, 150 + answers_end_themselves, answer=[*answer, END][: 150 + answers_end_themselves]
+        )
         simulation.run()
         conversation = conversation + answer
     return simulation.prompt_computed

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kernel_engine.errors import RequestError
 from kernel_engine.protocol import FIELDS, IGNORED, UNSUPPORTED, GenerateBody, read_generate
 from kernel_engine.request import LogprobRequest
@@ -101,7 +102,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"text": "a", "lora_path": "x"}, "lora_path is not supported"),
     ({"text": "a", "sampling_params": 5}, "sampling_params must be an object"),
     ({"text": "a", "sampling_params": [{}]}, "sampling_params is an array, but there is one prompt"),
-    ({"text": ["a", "b"], "sampling_params": [{}]}, r"The length of sampling_params \(1\) should be equal to the batch size \(2\)"),
+    (
+        {"text": ["a", "b"], "sampling_params": [{}]},
+        r"The length of sampling_params \(1\) should be equal to the batch size \(2\)",
+    ),
     ({"text": ["a", "b"], "rid": ["x"]}, "The length of rid"),
     ({"text": "a", "rid": 5}, "rid must be a string"),
     ({"text": "a", "stream": 1}, "stream must be a boolean"),
@@ -113,7 +117,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"text": "a", "return_logprob": True, "top_logprobs_num": -1}, "top_logprobs_num must be in"),
     ({"text": "a", "return_logprob": True, "top_logprobs_num": True}, "top_logprobs_num must be an integer"),
     ({"text": "a", "return_logprob": True, "token_ids_logprob": 5}, "token_ids_logprob must be an array"),
-    ({"text": "a", "return_logprob": True, "token_ids_logprob": ["x"]}, "token_ids_logprob must be an array of integers"),
+    (
+        {"text": "a", "return_logprob": True, "token_ids_logprob": ["x"]},
+        "token_ids_logprob must be an array of integers",
+    ),
     ({"text": "a", "return_text_in_logprobs": 1}, "return_text_in_logprobs must be a boolean"),
 ]
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from kernel_engine.pool import SlotPool
 from kernel_engine.radix import Node, RadixTree
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from kernel_engine import sampling
 from kernel_engine.request import Request, Sequence
 from kernel_engine.sampling_params import SamplingParams
@@ -76,7 +77,11 @@ CUTS = [
 def test_draws_have_the_distribution(params: dict[str, Any], vocabulary: int):
     logits = logits_of(vocabulary)
     sequences = [sequence(seed, **params) for seed in range(DRAWS)]
-    drawn = [token for i in range(0, DRAWS, 1000) for token in sampling.sample(logits.repeat(1000, 1), sequences[i : i + 1000])]
+    drawn = [
+        token
+        for i in range(0, DRAWS, 1000)
+        for token in sampling.sample(logits.repeat(1000, 1), sequences[i : i + 1000])
+    ]
     wanted = distribution(logits.tolist(), **params)
     assert set(drawn) <= set(wanted)
     assert abs(excess(Counter(drawn), wanted)) < 5

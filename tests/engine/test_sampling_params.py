@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kernel_engine.errors import RequestError
 from kernel_engine.sampling_params import SamplingParams
 
@@ -14,18 +15,20 @@ from .support import examples
 
 STRING, OBJECT, ARRAY = "x", {}, []
 WRONG_TYPES: dict[str, list[Any]] = {
-    **dict.fromkeys(
-        ["max_new_tokens", "min_new_tokens", "n", "top_k", "stream_interval", "sampling_seed"], [STRING, 1.5, True, ARRAY, OBJECT]
-    ),
-    **dict.fromkeys(
-        ["temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"],
-        [STRING, True, ARRAY, OBJECT, float("nan"), float("inf"), 10**400],
-    ),
-    **dict.fromkeys(["regex", "json_schema", "ebnf", "structural_tag"], [1, True, ARRAY, OBJECT]),
-    **dict.fromkeys(
-        ["ignore_eos", "skip_special_tokens", "spaces_between_special_tokens", "no_stop_trim"], [0, 1, STRING, ARRAY]
-    ),
-    **dict.fromkeys(["stop", "stop_regex"], [1, True, OBJECT, [1], ["a", None]]),
+    **{
+        key: [STRING, 1.5, True, ARRAY, OBJECT]
+        for key in ["max_new_tokens", "min_new_tokens", "n", "top_k", "stream_interval", "sampling_seed"]
+    },
+    **{
+        key: [STRING, True, ARRAY, OBJECT, float("nan"), float("inf"), 10**400]
+        for key in ["temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"]
+    },
+    **{key: [1, True, ARRAY, OBJECT] for key in ["regex", "json_schema", "ebnf", "structural_tag"]},
+    **{
+        key: [0, 1, STRING, ARRAY]
+        for key in ["ignore_eos", "skip_special_tokens", "spaces_between_special_tokens", "no_stop_trim"]
+    },
+    **{key: [1, True, OBJECT, [1], ["a", None]] for key in ["stop", "stop_regex"]},
     "stop_token_ids": [1, STRING, ["a"], [1.5], [True]],
     "logit_bias": [1, STRING, ARRAY, {"a": 1}, {"-1": 1}, {"1": "x"}, {"²": 1}, {"1": float("nan")}],
 }
@@ -89,7 +92,9 @@ def test_the_sentences(raw: Any, message: str):
 
 
 def test_an_unknown_field_is_refused_by_name():
-    with pytest.raises(RequestError, match="unknown field `max_tokens` in sampling_params, expected one of .*max_new_tokens"):
+    with pytest.raises(
+        RequestError, match="unknown field `max_tokens` in sampling_params, expected one of .*max_new_tokens"
+    ):
         SamplingParams.from_json({"max_tokens": 5})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from kernel_engine.schedule import PATIENCE
 
 from .simulation import END, Simulation, completion
@@ -130,7 +131,11 @@ def test_a_higher_priority_goes_before_a_longer_prefix():
     simulation = Simulation(slots=500, rows=1)
     simulation.add([1] * 30)
     simulation.run()
-    warm, urgent, idle = simulation.add([1] * 20), simulation.add([2] * 20, priority=5), simulation.add([3], priority=-5)
+    warm, urgent, idle = (
+        simulation.add([1] * 20),
+        simulation.add([2] * 20, priority=5),
+        simulation.add([3], priority=-5),
+    )
     simulation.run()
     assert simulation.finished[1:] == [urgent, warm, idle]
 

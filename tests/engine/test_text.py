@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
 from kernel_engine.errors import RequestError
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.text import TextStream
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from .support import EOS, byte_tokenizer, examples
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,8 +59,8 @@ class NotebookKernel:
         """Send a cell; return its id without waiting for it."""
         return self.client.execute(code, allow_stdin=watched)
 
-    def finish(self, request: str, interrupt_at: str | None = None) -> Cell:
-        """Wait for the end of a cell; with `interrupt_at`, interrupt it once that text is shown."""
+    def finish(self, request: str, interrupt_at: str | None = None, again_after: float | None = None) -> Cell:
+        """Wait for the end of a cell; with `interrupt_at`, interrupt it once that text is shown, and maybe again."""
         messages: list[dict[str, Any]] = []
         deadline = time.monotonic() + LIMIT
         while time.monotonic() < deadline:
@@ -74,6 +75,8 @@ class NotebookKernel:
             if interrupt_at is not None and interrupt_at in str(content.get("data", content.get("text"))):
                 self.manager.interrupt_kernel()
                 interrupt_at = None
+                if again_after is not None:
+                    threading.Timer(again_after, self.manager.interrupt_kernel).start()
         while True:
             reply = self.client.get_shell_msg(timeout=LIMIT)
             if reply["parent_header"]["msg_id"] == request:

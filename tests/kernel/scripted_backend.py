@@ -11,15 +11,17 @@ from sgl_jupyter.backends.base import BaseBackend, ChoiceScore, Chunk, SamplingP
 class ScriptedBackend(BaseBackend):
     """Answers one generation after another from `answers`: pieces of text, seconds to wait, or an error to raise.
 
-    Choices always fall on the first. `cancelled` counts the generations that were left before their end.
+    Choices always fall on the first. `cancelled` counts the generations that were left before their end, which takes
+    `farewell` seconds.
     """
 
     model_path = "tiny-chat"
 
-    def __init__(self, *answers: Sequence[str | float | Exception]) -> None:
+    def __init__(self, *answers: Sequence[str | float | Exception], farewell: float = 0.0) -> None:
         self.answers = list(answers)
         self.params: list[SamplingParams] = []
         self.cancelled = 0
+        self.farewell = farewell
 
     async def generate(self, prompt: str, params: SamplingParams) -> AsyncIterator[Chunk]:
         self.params.append(params)
@@ -37,6 +39,7 @@ class ScriptedBackend(BaseBackend):
                         await asyncio.sleep(seconds)
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
+            await asyncio.sleep(self.farewell)
             raise
 
     async def score(self, prompt: str, choices: Sequence[str], alone: bool = False) -> list[ChoiceScore]:

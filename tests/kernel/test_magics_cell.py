@@ -148,6 +148,23 @@ def test_interrupt_while_the_magic_waits_for_the_end(kernel: NotebookKernel) -> 
     assert kernel.value('s["story"], backend.cancelled') == "Once  1"
 
 
+def test_a_second_interrupt_changes_nothing(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30]', '["next"]', "farewell=3")
+    cell = kernel.finish(kernel.start('%%sgl\nassistant(gen("story"))'), interrupt_at="Once", again_after=0.3)
+    assert cell.reply["ename"] == "Interrupted"
+    assert "story=«Once " in cell.shown[-1]
+    assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«next»")
+
+
+def test_interrupt_while_a_state_is_shown(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30]')
+    kernel.run('@function\ndef tell(s):\n    s += assistant(gen("story"))')
+    cell = kernel.finish(kernel.start("state = tell.run()\nstate"), interrupt_at="Once")
+    assert cell.reply["ename"] == "Interrupted"
+    assert cell.shown[-1].endswith("story=«Once »\n\n[stopped]")
+    assert kernel.value('state["story"], backend.cancelled') == "Once  1"
+
+
 def test_interrupt_while_the_body_computes(kernel: NotebookKernel) -> None:
     cell = kernel.finish(kernel.start('%%sgl\nuser("hi")\nimport time\ntime.sleep(30)'), interrupt_at="hi")
     assert cell.reply["ename"] == "Interrupted"
@@ -166,6 +183,11 @@ def test_an_error_of_the_body_points_at_its_line(kernel: NotebookKernel) -> None
     assert "city=«Paris»" in cell.shown[-1]
     assert cell.shown[-1].endswith("[failed: ZeroDivisionError: division by zero]")
     assert kernel.value('_sgl["city"], _sgl.status') == "Paris error"
+
+
+def test_blank_lines_and_shell_lines_leave_the_numbers_alone(kernel: NotebookKernel) -> None:
+    cell = kernel.run("%%sgl\n\n  \n# why\n!true\n1 / 0")
+    assert f"Cell In[{cell.reply['execution_count']}], line 6" in cell.traceback
 
 
 def test_a_syntax_error_points_at_its_line(kernel: NotebookKernel) -> None:

@@ -90,6 +90,7 @@ def test_a_cell_on_a_dead_engine_tells_its_last_words(kernel: NotebookKernel) ->
         ("launch x --no-wiat", "Did you mean --no-wait?"),
         ("terminate nobody", "there is no engine 'nobody'"),
         ("terminate", "no engine was launched here"),
+        ("logs -- x", "unknown option --"),
         ("logs -n many", "invalid int value: 'many'"),
     ],
 )

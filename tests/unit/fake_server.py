@@ -56,6 +56,7 @@ class FakeServer:
         self.respond: Callable[[dict[str, Any]], Response] | None = None
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.connections: set[object] = set()
         self.headers: dict[str, str] = {}
         self.api_key: str | None = None
         self.left_early = threading.Event()
@@ -76,6 +77,7 @@ class FakeServer:
     async def generate(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
+        self.connections.add(request.client)
         if self.respond is not None:
             return self.respond(body)
         if body.get("stream"):

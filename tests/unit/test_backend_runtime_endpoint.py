@@ -86,6 +86,13 @@ def test_text_streams_in_slices_of_the_cumulative_text(server: FakeServer) -> No
     assert pieces == ["Hello", ", wor", "ld!"]
 
 
+def test_streams_that_were_read_to_their_end_share_one_connection(server: FakeServer) -> None:
+    endpoint = RuntimeEndpoint(server.url)
+    for _ in range(3):
+        qa.run(backend=endpoint).sync()
+    assert len(server.connections) == 1
+
+
 def test_line_separators_inside_a_text_do_not_break_events(server: FakeServer) -> None:
     text = "a\u2028b\x85c\x0bd\r\ne 世界"
     server.respond = lambda body: sse({"text": text, "meta_info": META})
@@ -269,7 +276,7 @@ def test_a_server_that_dies_while_it_answers_is_an_error_and_no_hang() -> None:
 
 def test_what_is_not_json_is_an_error(server: FakeServer) -> None:
     server.respond = lambda body: sse(b"data: <html>\n\n")
-    with pytest.raises(BackendError, match="did not answer with JSON"):
+    with pytest.raises(BackendError, match="the server did not answer with JSON"):
         qa.run(backend=RuntimeEndpoint(server.url))["answer"]
 
 

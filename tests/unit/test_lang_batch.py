@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -176,6 +179,26 @@ def test_leaving_a_generator_stops_the_rest() -> None:
         pass
     states.close()
     assert backend.left_early.wait(5)
+
+
+def test_an_interrupt_stops_every_run() -> None:
+    backend = FakeBackend([threading.Event()])
+    states: list[sgl.ProgramState] = []
+
+    @sgl.function
+    def program(s: Any) -> None:
+        states.append(s)
+        s += sgl.gen("x")
+
+    def interrupt() -> None:
+        while len(backend.requests) < 4:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        program.run_batch([{}] * 4, backend=backend)
+    assert [within(5, list, s.log)[-1] for s in states] == [events.Stopped()] * 4
 
 
 def test_the_progress_bar_is_text_on_stderr(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:

@@ -234,6 +234,14 @@ def test_a_token_does_not_cost_an_element() -> None:
     assert len(run_html(Run.from_log(log))) < 2_000 * len("token ") + 1_000
 
 
+def test_blank_lines_do_not_end_the_html_in_markdown() -> None:
+    log = EventLog()
+    add_message(log, "assistant", "a\n\n  \nb", ("x", [("generated", "c\n\n\nd\n\n")]))
+    html = run_html(Run.from_log(log))
+    assert all(line.strip() for line in html.splitlines())
+    assert "".join(Page(html).texts["pre"] + Page(html).texts["mark"]) == "a\n\n  \nbc\n\n\nd\n\n"
+
+
 def test_text_outside_roles_has_no_label() -> None:
     log = EventLog()
     log.append(Text("Just text.", "prompt"))
