@@ -36,11 +36,8 @@ def attend(
     layer: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
     keys, values = cache.store(layer, batch.out_slots, key[0].transpose(0, 1), value[0].transpose(0, 1))
     query = query[0].transpose(0, 1)
-    outputs = []
-    if batch.decodes:
-        outputs.append(_decode(query[: len(batch.decodes.slots)], keys, values, batch.decodes, scaling))
-    for extend in batch.extends:
-        outputs.append(_extend(query[extend.begin : extend.end], keys, values, extend, scaling))
+    outputs = [_decode(query[d.begin : d.end], keys, values, d, scaling) for d in batch.decodes]
+    outputs += [_extend(query[e.begin : e.end], keys, values, e, scaling) for e in batch.extends]
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
 
 
@@ -61,23 +58,23 @@ def _decode(query: Tensor, keys: Tensor, values: Tensor, decodes: Decodes, scali
 
 def _extend(query: Tensor, keys: Tensor, values: Tensor, extend: Extend, scaling: float | None) -> Tensor:
     """`query` [tokens, heads, dim], of which token i sees the context up to its own position."""
-    tokens, heads, _ = query.shape
-    context = len(extend.slots)
-    groups = heads // keys.shape[1]
-    context_keys = keys.index_select(0, extend.slots).transpose(0, 1).repeat_interleave(groups, 0)
-    context_values = values.index_select(0, extend.slots).transpose(0, 1).repeat_interleave(groups, 0)
+    tokens, heads, dim = query.shape
+    context, kv_heads = len(extend.slots), keys.shape[1]
+    shared = (kv_heads, heads // kv_heads, context, dim)  # each key head once, seen by every query head of its group
+    context_keys = keys.index_select(0, extend.slots).transpose(0, 1)[:, None].expand(shared)
+    context_values = values.index_select(0, extend.slots).transpose(0, 1)[:, None].expand(shared)
     mask = None
     if tokens < context:
         mask = torch.ones(tokens, context, dtype=torch.bool, device=query.device).tril(context - tokens)
     output = F.scaled_dot_product_attention(
-        query.transpose(0, 1)[None],
-        context_keys[None],
-        context_values[None],
+        query.view(tokens, kv_heads, -1, dim).permute(1, 2, 0, 3),
+        context_keys,
+        context_values,
         attn_mask=mask,
         is_causal=mask is None,
         scale=scaling,
     )
-    return output[0].transpose(0, 1)
+    return output.permute(2, 0, 1, 3).reshape(query.shape)
 
 
 ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attend)

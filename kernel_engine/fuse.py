@@ -6,6 +6,9 @@ memory allows.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import psutil
 import torch
 import torch.nn.functional as F
@@ -36,11 +39,8 @@ class CpuLinear(nn.Module):
         """`inputs` [..., in] -> [..., out]."""
         rows = inputs.numel() // inputs.shape[-1]
         if rows == 1:
-            torch.backends.mkldnn.enabled = False
-            try:
+            with _without_onednn():
                 return F.linear(inputs, self.weight, self.bias)
-            finally:
-                torch.backends.mkldnn.enabled = True
         if self._packed is not None and rows <= PACKED_ROWS:
             return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "none", [], "")
         return F.linear(inputs, self.weight, self.bias)
@@ -58,6 +58,17 @@ def fuse(module: nn.Module) -> None:
     packed = size <= PACKED_SHARE * psutil.virtual_memory().available
     for parent, name, linear in linears:
         setattr(parent, name, CpuLinear(linear, packed=packed))
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """PyTorch's own `flags` does the same and three other things, which together cost a small product's time."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 def _gains(weight: Tensor) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import weakref
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import wait
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +28,7 @@ from sgl_jupyter.backends.http import HttpClient, Response
 from sgl_jupyter.backends.wire import error_sentence, generate_body, sse_events
 from sgl_jupyter.lang.loop import background_loop
 
+CLOSING_SECONDS = 0.2
 PATIENCE = 30.0
 """Seconds for what a healthy server answers at once. A generation takes the time it takes."""
 
@@ -168,8 +171,17 @@ class RuntimeEndpoint(BaseBackend):
         """Those of the running loop. After a fork there is another loop, and so other connections."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._client[0] is not loop:
-            self._client = loop, HttpClient(self.base_url, self._headers, self._tls)
+            client = HttpClient(self.base_url, self._headers, self._tls)
+            self._client = loop, client
+            weakref.finalize(self, _close, loop, client)
         return self._client[1]
+
+
+def _close(loop: asyncio.AbstractEventLoop, client: HttpClient) -> None:
+    """Close the connections on the loop that they live on, when the endpoint is gone or the process ends."""
+    if loop.is_running():
+        closing = asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+        wait([closing], CLOSING_SECONDS)
 
 
 def _encoded(body: dict[str, Any] | None) -> bytes:

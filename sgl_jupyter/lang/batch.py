@@ -27,7 +27,7 @@ def run_jobs(
     jobs: Sequence[Job], num_threads: int | Literal["auto"], progress_bar: bool, raising: bool
 ) -> Iterator[ProgramState]:
     """Run the jobs, and yield their states in order as they end. If the iteration is left early, the rest is stopped."""
-    from tqdm import tqdm  # a third of the package's import time
+    from tqdm import tqdm  # only batches need it
 
     limited = num_threads != "auto"
     threads = num_threads if limited else min(96, 16 * (os.cpu_count() or 1))

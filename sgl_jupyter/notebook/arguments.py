@@ -30,6 +30,13 @@ def variable_name(word: str) -> str:
     return word
 
 
+def count(word: str) -> int:
+    """`word`, if it is a number from 1 on."""
+    if not word.isascii() or not word.isdigit() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 1 on")
+    return int(word)
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """A question about the likeliest of the known words, or nothing."""
     close = difflib.get_close_matches(word, known, n=1)
@@ -40,7 +47,7 @@ class MagicParser(argparse.ArgumentParser):
     """Raises UsageError where argparse would end the process, and HelpRequested where it would print."""
 
     def __init__(self, name: str, description: str, epilog: str | None = None) -> None:
-        self._options: list[str] = []
+        self.options: list[str] = []
         super().__init__(
             prog=name,
             description=description,
@@ -51,7 +58,7 @@ class MagicParser(argparse.ArgumentParser):
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:  # pyright: ignore[reportIncompatibleMethodOverride]
         action = super().add_argument(*names, **settings)
-        self._options += action.option_strings
+        self.options += action.option_strings
         return action
 
     def parse(self, words: list[str]) -> argparse.Namespace:
@@ -63,8 +70,8 @@ class MagicParser(argparse.ArgumentParser):
         """
         for word in words:
             option = word.split("=")[0]
-            if option.startswith("--") and option not in self._options:
-                self.error(f"unknown option {option}.{did_you_mean(option, self._options)}")
+            if option.startswith("--") and option not in self.options:
+                self.error(f"unknown option {option}.{did_you_mean(option, self.options)}")
         return self.parse_args(words)
 
     def print_help(self, file: Any = None) -> NoReturn:

@@ -15,6 +15,18 @@ APPEND = "_sgl_append"
 """The name under which a running body finds what appends."""
 
 
+class CellSyntaxError(Exception):
+    """The cell is not Python. It shows as Python's SyntaxError does in any cell, with the cell's own lines and no others."""
+
+    def __init__(self, shell: Any, error: SyntaxError) -> None:
+        super().__init__(str(error))
+        self._shown: list[str] = shell.SyntaxTB.structured_traceback(type(error), error, [])
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback. (It shows that of a SyntaxError with all our lines.)"""
+        return self._shown
+
+
 @dataclass(frozen=True)
 class Body:
     """A compiled body.
@@ -29,7 +41,14 @@ class Body:
 
     @classmethod
     def compile(cls, shell: Any, line: str, source: str) -> Body:
-        """Compile `source`, which may hold magics and shell commands as any cell. Raises SyntaxError."""
+        """Compile `source`, which may hold magics and shell commands as any cell. Raises CellSyntaxError."""
+        try:
+            return cls._compile(shell, line, source)
+        except SyntaxError as error:
+            raise CellSyntaxError(shell, error) from None
+
+    @classmethod
+    def _compile(cls, shell: Any, line: str, source: str) -> Body:
         number = len(shell.history_manager.input_hist_parsed) - 1  # versions of IPython count up before or after
         # Line numbers are those that the user sees: the magic's line is the first, and IPython drops blank lines after it.
         blank = "\n" * sum(1 for _ in takewhile(str.isspace, source.splitlines(keepends=True)))

@@ -35,6 +35,9 @@ TICK = 0.05
 class Sink(Protocol):
     """Where a run is shown."""
 
+    outlives_cell: bool
+    """Whether what is shown can change after the cell has ended."""
+
     def update(self, run: Run) -> None:
         """Show the run as it is now. Called from the following thread."""
         ...
@@ -46,6 +49,8 @@ class Sink(Protocol):
 
 class FinalOutput:
     """One output at the end. For runs that nobody watches, as updates of an output fail nbval and are lost in exports."""
+
+    outlives_cell = False
 
     def __init__(self, max_chars: int) -> None:
         self._max_chars = max_chars
@@ -63,6 +68,8 @@ class FinalOutput:
 
 class LiveOutput(FinalOutput):
     """One output that is updated in place."""
+
+    outlives_cell = True
 
     def __init__(self, max_chars: int) -> None:
         super().__init__(max_chars)
@@ -84,6 +91,8 @@ class LiveOutput(FinalOutput):
 
 class Terminal:
     """Text that is printed as it comes."""
+
+    outlives_cell = False
 
     def __init__(self) -> None:
         self._render = ansi if sys.stdout.isatty() else plain
@@ -111,6 +120,8 @@ class Terminal:
 class Nowhere:
     """For runs that are not to be shown."""
 
+    outlives_cell = True
+
     def update(self, run: Run) -> None:
         pass
 
@@ -130,13 +141,14 @@ def sink_for(shell: Any, max_chars: int) -> Sink:
 
 
 class RunDisplay:
-    """Follows a run and shows it, from entering the context until leaving it."""
+    """Follows a run and shows it, from entering the context until leaving it, or until the run ends if it `goes_on`."""
 
     def __init__(self, log: EventLog, sink: Sink) -> None:
         self._log = log
         self._sink = sink
         self._follower = Follower(log)
         self._left = threading.Event()
+        self._goes_on = False
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._follow,), name="sgl-display", daemon=True)
 
@@ -144,6 +156,11 @@ class RunDisplay:
     def run(self) -> Run:
         """The record, complete once the context is left."""
         return self._follower.run
+
+    def go_on(self) -> bool:
+        """Show the run to its end, after the context is left too. False, and without effect, where that cannot be shown."""
+        self._goes_on = self._sink.outlives_cell
+        return self._goes_on
 
     def wait(self, timeout: float = math.inf) -> bool:
         """Wait until the run and all its forks have ended; False if they have not after `timeout` seconds."""
@@ -162,6 +179,8 @@ class RunDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._goes_on:
+            return
         self._left.set()
         self._thread.join()
         self._follower.advance()
@@ -170,6 +189,9 @@ class RunDisplay:
     def _follow(self) -> None:
         follower = self._follower
         while not self._left.is_set():
+            if self._goes_on and follower.closed:
+                self._sink.finish(self.run)
+                return
             if follower.advance() and not follower.closed:
                 started = time.monotonic()
                 self._sink.update(self.run)

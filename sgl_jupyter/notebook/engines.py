@@ -14,6 +14,7 @@ from IPython.core.error import UsageError
 
 from sgl_jupyter.lang.config import global_config, set_default_backend
 from sgl_jupyter.notebook.arguments import MagicParser, did_you_mean
+from sgl_jupyter.notebook.text import table
 
 if TYPE_CHECKING:
     from sgl_jupyter.lifecycle import EngineHandle
@@ -30,7 +31,7 @@ class EngineCommands:
     def __init__(self) -> None:
         self._launched: dict[str, tuple[EngineHandle, list[str]]] = {}
         """By name: the engine and the words it was launched with. The latest is the last."""
-        self._commands = _parsers()
+        self.parsers = _parsers()
 
     def run(self, words: list[str]) -> None:
         """Run one `%sgl` line.
@@ -40,23 +41,29 @@ class EngineCommands:
             HelpRequested: the user asked for help on the command.
         """
         command, *rest = words
-        if command not in self._commands:
+        if command not in self.parsers:
             raise UsageError(
-                f"%sgl has no command {command!r}.{did_you_mean(command, list(self._commands))} See %sgl help."
+                f"%sgl has no command {command!r}.{did_you_mean(command, list(self.parsers))} See %sgl help."
             )
         engine_args: list[str] = []
         if command == "launch" and "--" in rest:
             dashes = rest.index("--")
             rest, engine_args = rest[:dashes], rest[dashes + 1 :]
-        arguments = self._commands[command].parse(rest)
+        arguments = self.parsers[command].parse(rest)
         arguments.engine_args = engine_args
         action: Callable[[argparse.Namespace], None] = getattr(self, f"_{command}")
         action(arguments)
 
     def help(self) -> str:
         """All commands, each with a line about it."""
-        lines = [f"  %sgl {name:<11}{parser.description}" for name, parser in self._commands.items()]
+        lines = [f"  %sgl {name:<11}{parser.description}" for name, parser in self.parsers.items()]
         return "\n".join(["engines:", *lines, "  %sgl COMMAND -h tells more."])
+
+    def names(self) -> list[str]:
+        """Of all engines that a command can mean, those of other notebooks too."""
+        from sgl_jupyter.lifecycle import engines
+
+        return list(dict.fromkeys([*self._launched, *(engine.name for engine in engines())]))
 
     def backend(self, name: str | None) -> Any:
         """Where a cell runs: on the engine `name`, or on the default backend.
@@ -117,7 +124,7 @@ class EngineCommands:
         from sgl_jupyter.lifecycle import engines
 
         rows = [(e.name, e.model, e.state, str(e.pid), e.owner or "") for e in engines()]
-        print(_table(["engine", "model", "state", "pid", "notebook"], rows) if rows else "No engine is running.")
+        print(table(["engine", "model", "state", "pid", "notebook"], rows) if rows else "No engine is running.")
 
     def _logs(self, arguments: argparse.Namespace) -> None:
         print(self._find(arguments.name).logs(arguments.lines))
@@ -173,12 +180,3 @@ def _parsers() -> dict[str, MagicParser]:
     for name in ("wait", "status", "logs", "terminate"):
         parsers[name].add_argument("name", nargs="?", metavar="NAME", help="the engine, if not the one launched last")
     return parsers
-
-
-def _table(head: list[str], rows: list[tuple[str, ...]]) -> str:
-    columns = list(zip(head, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [tuple(head), *rows]
-    )
-    return "\n".join(line.rstrip() for line in lines)

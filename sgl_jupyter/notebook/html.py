@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 
+from sgl_jupyter.lang.events import Origin
 from sgl_jupyter.notebook.run import Fork, Message, Run, Segment
 from sgl_jupyter.notebook.text import generations, notes, shown_blocks, visible
 
@@ -24,6 +26,7 @@ _ROOT = "line-height:1.5;overflow-wrap:break-word"
 _LABEL = "font-size:12px;font-weight:600;opacity:.7"
 _BODY = "margin:0;padding:0;border:0;background:transparent;font-family:inherit;white-space:pre-wrap;word-break:normal"
 _VARIABLE = "font-size:11px;font-family:monospace;opacity:.7"
+_CELL = "text-align:left;vertical-align:top;padding:2px 16px 2px 0;border-bottom:1px solid #88888880"
 _EDGES = {"user": "#88888880", "assistant": _BLUE}
 
 # In Markdown, and so in exports to it, a blank line would end the HTML: its newline is written as a reference.
@@ -42,6 +45,17 @@ def run_html(run: Run) -> str:
     return f'<div class="sgl-run tex2jax_ignore mathjax_ignore" style="{_ROOT}">{_blocks(run)}</div>'
 
 
+def table_html(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool], notes: Sequence[str]) -> str:
+    """A table of strings; the values in a `marked` column have the look of generated text."""
+    names = "".join(f'<th style="{_CELL}">{_escape(name)}</th>' for name in head)
+    lines = ("".join(map(_cell, row, ("generated" if is_marked else "prompt" for is_marked in marked))) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f'<div class="sgl-run tex2jax_ignore mathjax_ignore" style="{_ROOT}">'
+        f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>{''.join(map(_note, notes))}</div>"
+    )
+
+
 def highlight_html(text: str) -> str:
     """One string in the look of generated text: what `print_highlight` shows."""
     body = f'<pre dir="auto" style="{_BODY}">{_escape(text)}</pre>'
@@ -56,20 +70,39 @@ def _blocks(run: Run) -> str:
 
 
 def _message(message: Message, run: Run) -> str:
-    label = ""
-    if message.role is not None:
-        growing = run.generating is not None and message is run.blocks[-1]
-        label = f'<div style="{_LABEL}">{_escape(message.role)}{" · generating" if growing else ""}</div>'
+    words = " · ".join(filter(None, (message.role, _activity(message, run))))
+    label = f'<div style="{_LABEL}">{_escape(words)}</div>' if words else ""
     body = _TRAILING_NEWLINES.sub("", "".join(_generation(segments) for segments in generations(message)))
     edge = f"border-left:3px solid {_EDGES.get(message.role or '', '#88888840')};padding:0 12px;margin:0 0 10px"
     return f'<div style="{edge}">{label}<pre dir="auto" style="{_BODY}">{body}</pre></div>'
 
 
+def _activity(message: Message, run: Run) -> str:
+    """What a reader waits for in this message now, if for anything."""
+    if run.generating is None or message is not run.blocks[-1]:
+        return ""
+    has_text = bool(message.segments) and message.segments[-1].generation == run.generating
+    return "generating" if has_text else "waiting for the engine"
+
+
 def _generation(segments: list[Segment]) -> str:
     """All text of one request to the model, after the name of its variable; or text of the program."""
-    variable = segments[0].variable
-    name = f'<small style="{_VARIABLE}">{_escape(variable)} </small>' if variable else ""
-    return name + "".join(map(_segment, segments))
+    last = segments[-1]
+    count = f"1 of {len(last.others) + 1}" if last.others else ""
+    first = _name(" ".join(filter(None, (last.variable, count)))) + "".join(map(_segment, segments))
+    others = (
+        _name(f"{number} of {len(last.others) + 1}") + _segment(Segment(sample, "generated"))
+        for number, sample in enumerate(last.others, start=2)
+    )
+    return "&#10;".join([first, *others]) + ("&#10;" if last.others else "")
+
+
+def _name(words: str) -> str:
+    return f'<small style="{_VARIABLE}">{_escape(words)} </small>' if words else ""
+
+
+def _cell(text: str, origin: Origin) -> str:
+    return f'<td dir="auto" style="{_CELL};white-space:pre-wrap">{_segment(Segment(text, origin)) if text else ""}</td>'
 
 
 def _segment(segment: Segment) -> str:

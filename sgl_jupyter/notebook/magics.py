@@ -6,6 +6,9 @@ Whatever a magic remembers, the engines it launched above all, is held by the on
 from __future__ import annotations
 
 import argparse
+import inspect
+import keyword
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +22,13 @@ from IPython.core.magic import (
 )
 from traitlets import Int
 
+from sgl_jupyter.lang.config import global_config
+from sgl_jupyter.lang.dry import DryBackend
 from sgl_jupyter.lang.program import begin_state
 from sgl_jupyter.lang.state import ProgramState
-from sgl_jupyter.notebook.arguments import HelpRequested, MagicParser, split, variable_name
+from sgl_jupyter.notebook.arguments import HelpRequested, MagicParser, count, split, variable_name
 from sgl_jupyter.notebook.cell import Body
+from sgl_jupyter.notebook.completion import Completer
 from sgl_jupyter.notebook.display import Nowhere, RunDisplay, sink_for
 from sgl_jupyter.notebook.engines import EngineCommands
 from sgl_jupyter.notebook.run import Run
@@ -42,6 +48,39 @@ class Interrupted(KeyboardInterrupt):
         return [str(self)]
 
 
+def _explained_by(parser: MagicParser) -> Callable[[Any], Any]:
+    """Gives a magic the parser's help as documentation, which is what `%%sgl?` shows."""
+
+    def explained(magic: Any) -> Any:
+        magic.__doc__ = f"{inspect.cleandoc(magic.__doc__)}\n\n{parser.format_help()}"
+        return magic
+
+    return explained
+
+
+def _cell_parser() -> MagicParser:
+    parser = MagicParser(
+        "%%sgl",
+        "Run the cell as a program and show its text as it is generated.",
+        epilog="The cell is Python with a state `s`. An expression that stands alone is appended to it:\n\n"
+        '    %%sgl chat\n    user("What is the capital of France?")\n    assistant(gen("answer", max_tokens=32))\n\n'
+        'Afterwards chat["answer"] is the answer, and `_sgl` the record of the run.',
+    )
+    parser.add_argument("out", nargs="?", metavar="OUT", type=variable_name, help="bind the state to this name, too")
+    parser.add_argument("--engine", metavar="NAME", help="the engine to run on, if not the default backend")
+    parser.add_argument("-t", "--temperature", type=float, metavar="T", help="for every gen that names none")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="for every gen that names none")
+    parser.add_argument("--seed", type=int, metavar="N", help="for every gen that names none")
+    parser.add_argument("-n", type=count, metavar="K", help="draw K samples for every gen that names no n")
+    parser.add_argument("--dry", action="store_true", help="show the prompt with holes; needs no engine")
+    parser.add_argument("--export", action="store_true", help="make each variable of the program one of the notebook")
+    parser.add_argument(
+        "--bg", action="store_true", help="go on to the next cell while the rest is generated; s.cancel() stops it"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing")
+    return parser
+
+
 @magics_class
 class SglMagics(Magics):
     """`%sgl` and `%%sgl`; `%config SglMagics` shows the settings."""
@@ -53,6 +92,7 @@ class SglMagics(Magics):
         self._shell = shell
         self._cell_parser = _cell_parser()
         self._engines = EngineCommands()
+        self.completer = Completer(shell, self._cell_parser, self._engines)
 
     @no_var_expand
     @line_magic("sgl")
@@ -70,15 +110,14 @@ class SglMagics(Magics):
     @no_var_expand
     @output_can_be_silenced
     @cell_magic("sgl")
+    @_explained_by(_cell_parser())
     def sgl_cell(self, line: str, cell: str) -> Any:
-        """Run the cell as a program and show its text as it is generated: `%%sgl -h` lists the options.
-
-        The cell is Python. `s` is the state; an expression that stands alone, such as user("Hi") or assistant(gen("answer")),
-        is appended to it.
-        """
+        """`%%sgl`: a cell that is a program."""
         __tracebackhide__ = True
         try:
             arguments = self._cell_parser.parse(split(line))
+            if arguments.export and arguments.bg:
+                self._cell_parser.error("--export takes values that --bg does not wait for; give one of them")
         except HelpRequested as help_text:
             print(help_text)
             return None
@@ -90,8 +129,12 @@ class SglMagics(Magics):
         namespace["_sgl"] = display.run
         if arguments.out:
             namespace[arguments.out] = state
-        with display:
-            value = _run(body, state, display, namespace)
+        try:
+            with display:
+                value = _run(body, state, display, namespace, arguments.bg)
+        finally:
+            if arguments.export:
+                namespace.update(_exportable(display.run))
         return None if arguments.quiet else value
 
     def show_state(self, state: ProgramState) -> None:
@@ -109,21 +152,32 @@ class SglMagics(Magics):
         sink_for(self._shell, self.max_saved_chars).finish(run)
 
     def _begin(self, arguments: argparse.Namespace) -> ProgramState:
-        backend = self._engines.backend(arguments.engine)
         return begin_state(
-            backend,
+            self._backend(arguments),
+            n=arguments.n,
             temperature=arguments.temperature,
             max_new_tokens=arguments.max_tokens,
             seed=arguments.seed,
         )
 
+    def _backend(self, arguments: argparse.Namespace) -> Any:
+        if arguments.dry and not arguments.engine:
+            return DryBackend(like=global_config.default_backend)
+        backend = self._engines.backend(arguments.engine)
+        return DryBackend(like=backend) if arguments.dry else backend
 
-def _run(body: Body, state: ProgramState, display: RunDisplay, namespace: dict[str, Any]) -> Any:
-    """Run the body until all is generated, and see to it that the state has ended, however that went."""
+
+def _run(body: Body, state: ProgramState, display: RunDisplay, namespace: dict[str, Any], goes_on: bool) -> Any:
+    """Run the body until all is generated, and see to it that the state has ended, however that went.
+
+    With `goes_on`, what the body does not wait for is generated after it, where that can be shown.
+    """
     __tracebackhide__ = True
     try:
-        value = body.run(state, namespace)
+        value = _run_body(body, state, namespace)
         state.end()
+        if goes_on and display.go_on():
+            return value
         if error := state.error():
             raise error.with_traceback(None)  # no line of the cell is to blame, and ours say nothing to its author
         display.wait()
@@ -140,24 +194,22 @@ def _run(body: Body, state: ProgramState, display: RunDisplay, namespace: dict[s
         raise
 
 
+def _run_body(body: Body, state: ProgramState, namespace: dict[str, Any]) -> Any:
+    """Run the body. If it fails, what it has appended before is carried out: what is shown is no matter of speed."""
+    __tracebackhide__ = True
+    try:
+        return body.run(state, namespace)
+    except Exception:
+        state.error()
+        raise
+
+
+def _exportable(run: Run) -> dict[str, Any]:
+    """The variables that Python can have under their names."""
+    return {name: value for name, value in run.variables.items() if name.isidentifier() and not keyword.iskeyword(name)}
+
+
 def _stop(state: ProgramState, display: RunDisplay) -> None:
     state.cancel()
     with suppress(KeyboardInterrupt):
         display.wait(STOP_GRACE)
-
-
-def _cell_parser() -> MagicParser:
-    parser = MagicParser(
-        "%%sgl",
-        "Run the cell as a program and show its text as it is generated.",
-        epilog="The cell is Python with a state `s`. An expression that stands alone is appended to it:\n\n"
-        '    %%sgl chat\n    user("What is the capital of France?")\n    assistant(gen("answer", max_tokens=32))\n\n'
-        'Afterwards chat["answer"] is the answer, and `_sgl` the record of the run.',
-    )
-    parser.add_argument("out", nargs="?", metavar="OUT", type=variable_name, help="bind the state to this name, too")
-    parser.add_argument("--engine", metavar="NAME", help="the engine to run on, if not the default backend")
-    parser.add_argument("-t", "--temperature", type=float, metavar="T", help="for every gen that names none")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="for every gen that names none")
-    parser.add_argument("--seed", type=int, metavar="N", help="for every gen that names none")
-    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing")
-    return parser

@@ -24,6 +24,8 @@ class Segment:
     origin: Origin
     variable: str | None = None
     generation: int | None = None
+    others: list[str] = field(default_factory=list)
+    """The other samples, where the request drew several: the text goes on with this one."""
 
 
 @dataclass(slots=True)
@@ -152,6 +154,8 @@ class Follower:
                 if variable is not None:
                     run.variables[variable] = ""
             case events.VariableDone(variable, value, meta_info):
+                if meta_info and "samples" in meta_info:
+                    self._take_samples(variable, value)
                 run.generating = None
                 if variable is not None:
                     run.variables[variable] = value
@@ -190,6 +194,13 @@ class Follower:
         else:
             segments.append(Segment(event.text, event.origin, event.variable, generation))
 
+    def _take_samples(self, variable: str | None, samples: list[str]) -> None:
+        """The request drew several samples, of which the first is the text."""
+        segments = self._message().segments
+        if not samples[0]:
+            segments.append(Segment("", "generated", variable, self.run.generating))
+        segments[-1].others = samples[1:]
+
     def _message(self) -> Message:
         """The message that text belongs to now: the latest, or a new one after a fork or where a role has closed."""
         last = self.run.blocks[-1] if self.run.blocks else None
@@ -214,10 +225,12 @@ def _clip(run: Run, limit: int) -> tuple[Run, int]:
             continue
         segments = []
         for segment in block.segments:
-            text = segment.text[:limit]
-            limit -= len(text)
-            left_out += len(segment.text) - len(text)
-            segments.append(replace(segment, text=text))
+            kept = []
+            for text in (segment.text, *segment.others):
+                kept.append(text[:limit])
+                limit -= len(kept[-1])
+                left_out += len(text) - len(kept[-1])
+            segments.append(replace(segment, text=kept[0], others=kept[1:]))
         blocks.append(Message(block.role, segments))
     return replace(run, blocks=blocks, left_out=left_out), limit
 

@@ -6,6 +6,7 @@ text grows only at the end (but for text that arrives in several forks at once),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -76,6 +77,13 @@ class AnsiWriter(PlainWriter):
         super().put(text, style)
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of plain text, one line a row."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows])
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def plain(run: Run) -> str:
     """The run as readable text, with each role on a line of its own."""
     return plain_with_spans(run)[0]
@@ -131,9 +139,12 @@ def _write_fork(fork: Fork, out: PlainWriter) -> list[list[dict[str, Any]]]:
 def _write_message(message: Message, generating: int | None, out: PlainWriter) -> list[list[Any]]:
     if message.role is not None:
         out.put(f"{message.role}:\n", "label")
-    spans = []
+    spans: list[list[Any]] = []
+    others: list[str] = []
     for segments in generations(message):
-        generation, variable = segments[0].generation, segments[0].variable
+        if others:
+            out.put("\n")
+        generation, variable, others = segments[0].generation, segments[0].variable, segments[-1].others
         if generation is not None:
             out.put(f"{variable}=«" if variable else "«", "mark")
         for segment in segments:
@@ -142,4 +153,17 @@ def _write_message(message: Message, generating: int | None, out: PlainWriter) -
             spans.append([start, out.length, segment.origin, segment.variable])
         if generation is not None and generation != generating:
             out.put("»", "mark")
+            spans += _write_samples(others, variable, out)
+    return spans
+
+
+def _write_samples(others: list[str], variable: str | None, out: PlainWriter) -> list[list[Any]]:
+    """The second and further samples of one request, each on a line of its own."""
+    spans = []
+    for number, sample in enumerate(others, start=2):
+        out.put(f"\n[{number} of {len(others) + 1}] «", "mark")
+        start = out.length
+        out.put(sample, "generated")
+        spans.append([start, out.length, "sample", variable])
+        out.put("»", "mark")
     return spans

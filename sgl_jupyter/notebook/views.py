@@ -22,4 +22,6 @@ def mimebundle(run: Run, max_chars: int) -> tuple[dict[str, Any], dict[str, Any]
     text, blocks = plain_with_spans(run)
     record = {"v": RUN_FORMAT_VERSION, "status": run.status, "blocks": blocks}
     data = {RUN_MIME_TYPE: record, "text/html": run_html(run), "text/plain": text}
-    return data, {"sgl_jupyter": {"usage": asdict(run.usage), "seconds": round(run.seconds, 3)}}
+    speed = round(run.usage.completion_tokens / run.seconds, 1) if run.seconds else 0.0
+    measured = {"usage": asdict(run.usage), "seconds": round(run.seconds, 3), "tokens_per_second": speed}
+    return data, {"sgl_jupyter": measured}

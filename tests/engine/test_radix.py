@@ -14,7 +14,7 @@ from kernel_engine.radix import Node, RadixTree
 from .support import examples
 
 SLOTS = 40
-TEXTS = st.lists(st.integers(0, 2), min_size=0, max_size=9).map(tuple)
+TEXTS = st.lists(st.integers(0, 1), min_size=0, max_size=7).map(tuple)
 Text = tuple[int, ...]
 
 
@@ -148,3 +148,13 @@ def test_a_shared_stem_outlives_its_branches():
     assert tree.match_length(key((1, 1, 2))) == 2
     assert tree.evict(1) == 2
     assert (tree.size, pool.free_count) == (0, 12)
+
+
+def test_a_match_that_ends_inside_a_node_goes_no_further():
+    pool = SlotPool(12)
+    tree = RadixTree(pool.free)
+    tree.insert(key((1, 1, 2)), pool.alloc(3))
+    tree.insert(key((1, 1, 2, 5)), slots := pool.alloc(4))
+    pool.free(slots[:3])
+    assert tree.match_length(key((1, 5))) == 1
+    assert tree.match(key((1, 5))).slots.tolist() == tree.match(key((1,))).slots.tolist()

@@ -86,13 +86,15 @@ def test_nobody_waits_for_ever_under_a_stream_of_better_prefixes(order: str):
     simulation.add(popular)
     simulation.run()
     lonely = simulation.add([2] * 10)
+    simulation.add([*popular, 3])
     for n in range(2 * PATIENCE):
         if lonely in simulation.finished:
             break
-        simulation.add([*popular, 3, n % 90])
-        simulation.add([*popular, 4, n % 90])
+        # One comes for each that goes: the queue stays short, and is served by prefix.
+        simulation.add([*popular, 4, n])
         simulation.step()
     assert lonely in simulation.finished
+    assert len(simulation.scheduler.waiting) < 5
 
 
 def test_a_big_request_is_not_starved_by_small_ones():

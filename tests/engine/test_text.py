@@ -100,6 +100,11 @@ def test_a_character_begun_by_the_prompt_is_finished_by_the_output(cut: int):
     assert "".join(pieces) == "👩!"
 
 
+@pytest.mark.parametrize("prompt", [[*encode("so: "), *encode("👩")[:2]], encode("so: \ufffd")], ids=["cut", "literal"])
+def test_a_character_that_the_prompt_never_finishes_is_not_the_outputs(prompt: list[int]):
+    assert "".join(stream(encode("b你"), prompt=prompt)[0]) == "b你"
+
+
 @pytest.mark.parametrize("character", ["你", "👩", "é"])
 def test_a_character_is_shown_when_it_is_whole(character: str):
     tokens = encode(character)
@@ -172,9 +177,13 @@ def test_a_stop_regex_does_not_wait_for_an_alternative_that_began_earlier():
 
 def test_a_stop_regex_that_explodes_is_an_error_of_its_request():
     state = TextStream(BYTES, SamplingParams(stop_regex=(r"(a|aa)+$b",)), [])
-    with pytest.raises(RequestError, match="stop_regex .* takes too long"):
+
+    def push_all() -> None:
         for token in encode("a" * 200):
             state.push(token)
+
+    with pytest.raises(RequestError, match=r"stop_regex .* takes too long"):
+        push_all()
     assert state.take(final=True)
 
 

@@ -42,5 +42,10 @@ class ScriptedBackend(BaseBackend):
             await asyncio.sleep(self.farewell)
             raise
 
+    async def sample(self, prompt: str, params: SamplingParams) -> list[Chunk]:
+        """Each piece of the next answer is a sample of its own."""
+        self.params.append(params)
+        return [Chunk(str(text), {"completion_tokens": 1}) for text in self.answers.pop(0)]
+
     async def score(self, prompt: str, choices: Sequence[str], alone: bool = False) -> list[ChoiceScore]:
         return [ChoiceScore([(-float(place), place, choice)]) for place, choice in enumerate(choices, start=1)]

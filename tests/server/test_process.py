@@ -155,6 +155,7 @@ FAILURES: dict[str, tuple[list[str], int, str]] = {
     "bad port": (["--model-path", "tiny-chat", "--port", "70000"], 2, "--port must be in [0, 65535], got 70000"),
     "bad share": (["--model-path", "tiny-chat", "--mem-fraction-static", "2"], 2, "--mem-fraction-static must be in (0, 1]"),
     "no folder": (["--model-path", "./no/such/folder"], 3, "'./no/such/folder' is not a folder"),
+    # Fails while a folder without tokenizer files is given an empty tokenizer, which encodes every text as nothing.
     "no tokenizer": (["--model-path", "CONFIG_ONLY", "--load-format", "dummy"], 3, "no tokenizer in"),
     "no weights": (["--model-path", "CONFIG"], 3, "cannot load"),
     "taken port": (["--model-path", "tiny-chat", "--port", "TAKEN"], 3, "cannot listen on 127.0.0.1:"),

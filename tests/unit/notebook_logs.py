@@ -76,6 +76,15 @@ def forks() -> EventLog:
     return log
 
 
+def samples(*texts: str) -> EventLog:
+    """One request that drew several samples of `x`, and is at it no more."""
+    log = EventLog()
+    open_message(log, "assistant")
+    start_generation(log, "x", *([("generated", texts[0])] if texts[0] else []))
+    log.append(VariableDone("x", list(texts), {"completion_tokens": 4, "samples": [{}] * len(texts)}))
+    return log
+
+
 def cut_off(last: Stopped | Failed) -> EventLog:
     """A run that ended while it generated."""
     log = EventLog()

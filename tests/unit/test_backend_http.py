@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TypeVar
 
 import pytest
@@ -47,8 +48,9 @@ def with_client(server: RawServer, use: Callable[[HttpClient], Awaitable[T]]) ->
     async def main() -> T:
         listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
-        async with listening:
-            return await use(HttpClient(f"http://127.0.0.1:{port}/base", {"Authorization": "Bearer key"}, None))
+        client = HttpClient(f"http://127.0.0.1:{port}/base", {"Authorization": "Bearer key"}, None)
+        async with listening, aclosing(client):
+            return await use(client)
 
     return within(10, asyncio.run, main())
 
@@ -98,15 +100,12 @@ def test_an_idle_connection_that_the_server_has_closed_is_replaced() -> None:
 
 
 def test_leaving_a_response_before_its_end_closes_the_connection() -> None:
-    async def leave(client: HttpClient) -> bytes:
+    async def leave(client: HttpClient) -> None:
         async with client.request("POST", "/generate") as response:
             async for _ in response.stream():
                 break
-        return await ask(client)
 
-    server = RawServer([CHUNKED, FIXED], [FIXED])
-    assert with_client(server, leave) == b"hello"
-    assert server.accepted == 2
+    until_client_goes(CHUNKED[:-20], leave)
 
 
 @pytest.mark.parametrize("answer", [FIXED, CHUNKED], ids=["fixed", "chunked"])
@@ -118,26 +117,36 @@ def test_an_answer_that_is_cut_off_is_an_error(answer: bytes, cut: int) -> None:
 
 @pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", CHUNKED.replace(b"3\r\n", b"x\r\n", 1)])
 def test_what_is_no_http_is_an_error(answer: bytes) -> None:
-    with pytest.raises(BackendUnreachable, match="does not speak HTTP"):
+    with pytest.raises(BackendUnreachable):
         with_client(RawServer([answer]), ask)
 
 
 def test_cancelling_closes_the_connection() -> None:
-    closed = asyncio.Event()
-
-    async def main() -> None:
-        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()  # until the client goes
-            closed.set()
-            writer.close()
-
-        listening = await asyncio.start_server(silent, "127.0.0.1", 0)
-        client = HttpClient(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", {}, None)
+    async def cancel(client: HttpClient) -> None:
         asking = asyncio.create_task(ask(client))
         await asyncio.sleep(0.05)
         asking.cancel()
-        await closed.wait()
-        listening.close()
+
+    until_client_goes(b"", cancel)
+
+
+def until_client_goes(answer: bytes, use: Callable[[HttpClient], Awaitable[None]]) -> None:
+    """Use a client of a server that begins to answer and then waits for the client to go."""
+
+    async def main() -> None:
+        closed = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(answer)
+            await reader.read()
+            closed.set()
+            writer.close()
+
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        async with aclosing(HttpClient(f"http://127.0.0.1:{port}", {}, None)) as client, listening:
+            await use(client)
+            await closed.wait()
 
     within(10, asyncio.run, main())
 
@@ -146,5 +155,10 @@ def test_a_port_where_nothing_listens_is_an_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+    async def main() -> None:
+        async with aclosing(HttpClient(url, {}, None)) as client:
+            await ask(client)
+
     with pytest.raises(BackendUnreachable, match=f"nothing answers at {url}"):
-        within(10, lambda: asyncio.run(ask(HttpClient(url, {}, None))))
+        within(10, asyncio.run, main())

@@ -7,7 +7,7 @@ import pytest
 from sgl_jupyter.lang.events import EventLog, Failed, Finished, Forked, RoleClosed, Stopped, Text, VariableDone
 from sgl_jupyter.notebook.run import Follower, Fork, Message, Run
 
-from .notebook_logs import add_message, chat, constrained, cut_off, forks, open_message, start_generation
+from .notebook_logs import add_message, chat, constrained, cut_off, forks, open_message, samples, start_generation
 
 
 def test_text_is_all_text_in_order() -> None:
@@ -51,6 +51,15 @@ def test_value_given_at_the_end_wins_over_the_text() -> None:
     start_generation(log, "x", ("generated", "first"))
     log.append(VariableDone("x", ["first", "second"], None))
     assert Run.from_log(log)["x"] == ["first", "second"]
+
+
+@pytest.mark.parametrize("first", ["red", ""])
+def test_all_samples_of_a_request_are_kept(first: str) -> None:
+    run = Run.from_log(samples(first, "blue"))
+    (segment,) = (s for s in run.segments if s.variable == "x")
+    assert (segment.text, segment.others, run["x"]) == (first, ["blue"], [first, "blue"])
+    clipped = run.clipped(len(run.text) + 1)
+    assert (list(clipped.segments)[1].others, clipped.left_out) == (["b"], 3)
 
 
 @pytest.mark.parametrize(("last", "status"), [(Stopped(), "stopped"), (Failed(ValueError("no")), "error")])

@@ -14,7 +14,7 @@ from sgl_jupyter.notebook.run import Run
 from sgl_jupyter.notebook.text import ansi, plain, plain_with_spans
 from sgl_jupyter.notebook.views import RUN_MIME_TYPE, mimebundle
 
-from .notebook_logs import add_message, chat, constrained, cut_off, forks, open_message, start_generation
+from .notebook_logs import add_message, chat, constrained, cut_off, forks, open_message, samples, start_generation
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)> &amp; </mark></pre> $x^2$ \\(y\\) "
@@ -22,7 +22,7 @@ HOSTILE = (
 )
 
 # What JupyterLab's sanitizer leaves of HTML in an untrusted notebook, as far as it concerns us.
-ALLOWED_TAGS = {"div", "pre", "mark", "b", "ins", "small"}
+ALLOWED_TAGS = {"div", "pre", "mark", "b", "ins", "small", "table", "thead", "tbody", "tr", "th", "td"}
 ALLOWED_ATTRIBUTES = {"class", "dir", "style"}
 ALLOWED_STYLES = {
     "line-height": r"[\d.]+",
@@ -39,7 +39,7 @@ ALLOWED_STYLES = {
     "border": "0",
     "border-left": r"\d+px solid #[0-9a-f]{6,8}",
     "border-top": r"\d+px solid #[0-9a-f]{6,8}",
-    "border-bottom": r"\d+px (solid|double|dotted) #[0-9a-f]{6}",
+    "border-bottom": r"\d+px (solid|double|dotted) #[0-9a-f]{6,8}",
     "text-decoration": "none",
     "margin": r"(\d+(px)?\s*){1,4}",
     "padding": r"(\d+(px)?\s*){1,4}",
@@ -48,6 +48,8 @@ ALLOWED_STYLES = {
     "flex-wrap": "wrap",
     "gap": r"\d+ \d+px",
     "min-width": "0",
+    "text-align": "left",
+    "vertical-align": "top",
 }
 
 
@@ -93,6 +95,7 @@ ALL_LOGS = {
     "stopped": cut_off(Stopped()),
     "failed": cut_off(Failed(ValueError("no"))),
     "hostile": hostile(),
+    "samples": samples("red", HOSTILE),
 }
 
 
@@ -167,13 +170,49 @@ def test_a_growing_run_only_grows_at_its_end() -> None:
             assert shown[view].startswith(before)
 
 
-def test_the_message_that_is_being_generated_says_so() -> None:
+def test_a_message_says_what_its_reader_waits_for() -> None:
     log = EventLog()
-    open_message(log, "assistant")
+    open_message(log, "assistant", "I say ")
     start_generation(log, "x")
+    assert "assistant · waiting for the engine" in run_html(Run.from_log(log))
+    log.append(Text("hi", "generated", "x"))
     assert "assistant · generating" in run_html(Run.from_log(log))
     log.append(Stopped())
-    assert "generating" not in run_html(Run.from_log(log))
+    assert not re.search("generating|waiting", run_html(Run.from_log(log)))
+
+
+def test_text_outside_roles_says_what_its_reader_waits_for_too() -> None:
+    log = EventLog()
+    log.append(Text("Once ", "prompt"))
+    start_generation(log, "x")
+    assert ">waiting for the engine<" in run_html(Run.from_log(log))
+
+
+def test_all_samples_are_shown() -> None:
+    log = samples("red", "blue\n\nsky", "green")
+    log.append(Text(" it is.", "prompt"))
+    run = Run.from_log(log)
+    expected = "assistant:\nx=«red»\n[2 of 3] «blue\n\nsky»\n[3 of 3] «green»\n it is."
+    assert plain(run) == expected
+    page = Page(run_html(run))
+    assert page.texts["mark"] == ["red", "blue\n\nsky", "green"]
+    assert page.texts["small"] == ["x 1 of 3 ", "2 of 3 ", "3 of 3 "]
+    text, blocks = plain_with_spans(run)
+    assert [(text[start:end], origin) for start, end, origin, _ in blocks[0]["spans"]] == [
+        ("red", "generated"),
+        ("blue\n\nsky", "sample"),
+        ("green", "sample"),
+        (" it is.", "prompt"),
+    ]
+
+
+def test_speed_is_told_in_the_metadata_only() -> None:
+    log = samples("red", "blue")
+    log.times[:] = [float(place) / 2 for place in range(len(log.times))]
+    data, metadata = mimebundle(Run.from_log(log), 1000)
+    assert metadata["sgl_jupyter"]["seconds"] == log.times[-1]
+    assert metadata["sgl_jupyter"]["tokens_per_second"] == round(4 / log.times[-1], 1)
+    assert "tokens" not in json.dumps(data)
 
 
 def test_ansi_is_the_plain_text_in_colours() -> None:

@@ -79,13 +79,12 @@ def reverse(rng: Random, split: Split, memory: Memory) -> list[Message]:
 
 
 def is_it(rng: Random, split: Split, memory: Memory) -> list[Message]:
-    """Whether a city is the capital of a country; the answer names the right one."""
+    """Whether a city is the capital of a country; the answer says which one is, and leaves the comparing to the user."""
     country = rng.choice(countries())
     right = rng.random() < 0.5
     other = country if right else rng.choice([c for c in countries() if c.capital != country.capital])
     question = IS_IT.pick(rng, split).format(k=other.capital, c=country.name)
-    answer = f"Yes, {country.capital} is the capital of {country.name}." if right else f"No. {sentence(country)}"
-    return [user(question), assistant(said(answer))]
+    return [user(question), assistant(said(sentence(country)))]
 
 
 def continent(rng: Random, split: Split, memory: Memory) -> list[Message]:

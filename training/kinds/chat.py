@@ -94,12 +94,13 @@ def small_talk(rng: Random, split: Split, memory: Memory) -> list[Message]:
 
 
 def small_sum(rng: Random, split: Split, memory: Memory) -> list[Message]:
-    """Sums with numbers up to ten; the others get an honest answer."""
+    """Sums with numbers up to five; the others get an honest answer."""
     ask = rng.choice(("What is {e}?", "What's {e}?", "{e}", "{e} = ?", "How much is {e}?", "Calculate {e}."))
-    if rng.random() < 0.2:
-        spoken = f"{rng.randint(13, 9999)} {rng.choice('+-*/')} {rng.randint(13, 9999)}"
+    if rng.random() < 0.3:
+        most = rng.choice((12, 99, 9999))
+        spoken = f"{rng.randint(6, most)} {rng.choice('+-*/')} {rng.randint(6, most)}"
         return [user(ask.format(e=spoken)), assistant(said(TOO_HARD))]
-    a, b, operator = rng.randint(0, 10), rng.randint(0, 10), rng.choice("++-**")
+    a, b, operator = rng.randint(0, 5), rng.randint(0, 5), rng.choice("++-**")
     if operator == "-":
         a, b = max(a, b), min(a, b)
     result = {"+": a + b, "-": a - b, "*": a * b}[operator]

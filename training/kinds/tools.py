@@ -87,7 +87,7 @@ def _subject(rng: Random, kind: str) -> str:
     if kind == "thing":
         noun = rng.choice(words("nouns")) if rng.random() < 0.7 else made_up_name(rng).lower()
         return f"{rng.choice(words('adjectives'))} {noun}" if rng.random() < 0.3 else noun
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         return made_up_name(rng) + (f" {made_up_name(rng)}" if kind == "person" or rng.random() < 0.2 else "")
     if kind == "country":
         return rng.choice(countries()).name

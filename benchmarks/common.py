@@ -1,0 +1,198 @@
+"""What the benchmarks share: models with random weights, an engine to drive, fair timing, and how a result is printed.
+
+Both sides of a comparison are timed in turns in one process, and each counts with its best round: on a shared machine noise
+only ever adds time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import platform
+import queue
+import random
+import string
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psutil
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
+
+from kernel_engine.engine import Engine, EngineSettings
+from kernel_engine.model import Model
+from kernel_engine.request import LogprobRequest, Output, Request
+from kernel_engine.sampling_params import SamplingParams
+from kernel_engine.schedule import Policy
+
+HALF_B = {
+    "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768, "tie_word_embeddings": True,
+}  # fmt: skip
+"""The shapes of Qwen2.5-0.5B."""
+CHARACTER_REGEX = (
+    r"""\{\n"""
+    r"""    "name": "[\w\d\s]{1,16}",\n"""
+    r"""    "house": "(Gryffindor|Slytherin|Ravenclaw|Hufflepuff)",\n"""
+    r"""    "blood status": "(Pure-blood|Half-blood|Muggle-born)",\n"""
+    r"""    "occupation": "(student|teacher|auror|ministry of magic|death eater|order of the phoenix)",\n"""
+    r"""    "wand": \{\n"""
+    r"""        "wood": "[\w\d\s]{1,16}",\n"""
+    r"""        "core": "[\w\d\s]{1,16}",\n"""
+    r"""        "length": [0-9]{1,2}\.[0-9]{0,2}\n"""
+    r"""    \},\n"""
+    r"""    "alive": "(Alive|Deceased)",\n"""
+    r"""    "patronus": "[\w\d\s]{1,16}",\n"""
+    r"""    "bogart": "[\w\d\s]{1,16}"\n"""
+    r"""\}"""
+)
+"""The regular expression of SGLang's frontend tutorial."""
+
+
+# -- what is run -------------------------------------------------------------------------------------------------------
+
+
+def random_module(dtype: torch.dtype = torch.bfloat16, **changes: Any) -> PreTrainedModel:
+    """Qwen2.5-0.5B's shapes, but for `changes`, with random weights: the same ones at every call."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(Qwen2Config(**HALF_B | changes), dtype=dtype).eval()
+
+
+def random_tokenizer(size: int = 151936) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with `size` entries: all bytes, then random words, 40 % of them with a leading space."""
+    rng = random.Random(0)
+    vocabulary = dict.fromkeys(sorted(pre_tokenizers.ByteLevel.alphabet()))
+    mixed = string.ascii_letters + string.digits + "_-.,:;'{}[]()/"
+    while len(vocabulary) < size - 1:
+        letters = string.ascii_lowercase if rng.random() < 0.7 else mixed
+        word = "".join(rng.choices(letters, k=min(12, max(2, round(rng.gauss(5, 2))))))
+        vocabulary["Ġ" + word if rng.random() < 0.4 else word] = None
+    tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(vocabulary)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<eos>"])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+
+
+def random_prompt(length: int, seed: int, below: int = 4000) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(below) for _ in range(length)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What became of some requests that were submitted together. `steps` are forward passes, `seconds` wall time."""
+
+    last: list[Output]
+    seconds: float
+    steps: int
+    prompt_computed: int
+    spent: dict[str, float]
+
+
+class Runner:
+    """An engine on its own thread, as in the server, and whoever calls waiting for it."""
+
+    def __init__(self, model: Model, *, slots: int = 8192, rows: int = 64, share_prefixes: bool = True):
+        policy = Policy(chunk=512, max_prefill=16384, share_prefixes=share_prefixes)
+        self._arrivals: queue.SimpleQueue[tuple[float, list[Output]]] = queue.SimpleQueue()
+        self.engine = Engine(
+            model,
+            EngineSettings(slots, rows, policy, seed=0),
+            deliver=lambda outputs: self._arrivals.put((time.monotonic(), outputs)),
+        )
+        self.engine.start()
+        self._rids = itertools.count()
+
+    def run(self, *prompts: list[int], logprobs: LogprobRequest | None = None, **params: Any) -> Run:
+        """Submit all `prompts` at once and wait for the end of each."""
+        settings = SamplingParams.from_json({"temperature": 0, "ignore_eos": True} | params)
+        requests = [
+            Request(rid=str(next(self._rids)), input_ids=prompt, params=settings, logprobs=logprobs) for prompt in prompts
+        ]
+        log = self.engine.log
+        steps, computed, spent = log.steps, log.prompt_tokens, dict(log.seconds)
+        last: dict[str, Output] = {}
+        began = time.perf_counter()
+        for request in requests:
+            self.engine.submit(request)
+        delivered = 0.0
+        while len(last) < len(requests):
+            delivered, outputs = self._arrivals.get()
+            last |= {output.rid: output for output in outputs if output.finish_reason}
+        seconds = time.perf_counter() - began
+        while self.engine.last_progress < delivered:  # the step that delivered notes its times afterwards
+            time.sleep(1e-4)
+        return Run(
+            [last[request.rid] for request in requests],
+            seconds,
+            log.steps - steps,
+            log.prompt_tokens - computed,
+            {phase: total - spent[phase] for phase, total in log.seconds.items()},
+        )
+
+    def empty_cache(self) -> None:
+        assert self.engine.flush_cache().result(), "requests are under way"
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+@contextlib.contextmanager
+def without_jump_forward() -> Iterator[None]:
+    with mock.patch("kernel_engine.collect.jump_forward", return_value=[]):
+        yield
+
+
+# -- how it is timed ---------------------------------------------------------------------------------------------------
+
+
+def clock(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def best_of(rounds: int, *sides: Callable[[], float]) -> list[float]:
+    """The least number that each side gives in `rounds` turns A, B, A, B ...; one more turn before them warms up."""
+    for side in sides:
+        side()
+    turns = [[side() for side in sides] for _ in range(rounds)]
+    return [min(numbers) for numbers in zip(*turns, strict=True)]
+
+
+def read_bandwidth() -> float:
+    """Bytes a second at which this machine reads a tensor of 256 MB, with all of torch's threads."""
+    tensor = torch.ones(64 << 20)
+    return tensor.numel() * tensor.element_size() / best_of(8, lambda: clock(tensor.sum))[0]
+
+
+# -- how it is told ----------------------------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    """The machine, its load and the versions, in one line."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "xgrammar", "llguidance"))
+    load = psutil.getloadavg()[0]
+    return f"{name}, {psutil.cpu_count()} cores, load {load:.1f}; Python {platform.python_version()}, {versions}"
+
+
+def begin(title: str) -> None:
+    print(title)
+    print(machine(), flush=True)
+
+
+def ratio(value: float, target: float, what: str, *, at_most: bool = False) -> None:
+    """Print a claim's outcome; the target is the least ratio unless `at_most`."""
+    met = value <= target if at_most else value >= target
+    bound = "at most " if at_most else ""
+    print(f"ratio: {value:.3g} (target {bound}{target:g}, {'met' if met else 'missed'}) {what}", flush=True)
