@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 logger = logging.getLogger("kernel_engine")
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 WARMUP_PROMPT = "The capital city of France is"
 EXIT_ENGINE_FAILED, EXIT_CANNOT_LOAD = 1, 3
 
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         args = parse_args(sys.argv[1:] if arguments is None else arguments)
         _on_stop_signals(lambda: sys.exit(0))
         _set_up_logging(args.log_level)
-        args.secret()
+        _warn_if_open(args)
         with _listener(args.host, args.port) as listener:
             settings = args.public() | {"port": listener.getsockname()[1]}
             logger.info("server_args=ServerArgs(%s)", ", ".join(f"{k}={v!r}" for k, v in settings.items()))
@@ -125,6 +126,11 @@ async def _warm_up(engine: Any, server: Any, args: ServerArgs, listener: socket.
 def _on_stop_signals(act: Callable[[], object]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: act())
+
+
+def _warn_if_open(args: ServerArgs) -> None:
+    if args.secret() is None and args.host not in LOOPBACK:
+        logger.warning("anybody who can reach %s may use this server: set --api-key, or --host 127.0.0.1.", args.host)
 
 
 def _listener(host: str, port: int) -> socket.socket:

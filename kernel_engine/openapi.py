@@ -37,7 +37,10 @@ def document() -> dict[str, Any]:
 
 
 def _operation(summary: str, answer: dict[str, Any] | None, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    error = {"description": "A sentence on what is wrong.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    error = {
+        "description": "A sentence on what is wrong.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
     success: dict[str, Any] = {"description": "Done."}
     if answer is not None:
         success["content"] = {"application/json": {"schema": answer}}

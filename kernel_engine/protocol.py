@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerFast
@@ -61,7 +61,7 @@ def read_generate(body: Any, tokenizer: PreTrainedTokenizerFast, stream_interval
                 Request(
                     rid=rid if params.n == 1 else f"{rid}_{sample}",
                     input_ids=ids,
-                    params=params,
+                    params=_for_sample(params, sample),
                     logprobs=_logprobs(one),
                     priority=_typed("priority", one["priority"], int, 0),
                     stream_interval=(params.stream_interval or stream_interval) if stream else None,
@@ -74,6 +74,13 @@ def read_generate(body: Any, tokenizer: PreTrainedTokenizerFast, stream_interval
 _LISTABLE = (
     "sampling_params", "rid", "priority", "return_logprob", "logprob_start_len", "top_logprobs_num", "token_ids_logprob"
 )  # fmt: skip
+
+
+def _for_sample(params: SamplingParams, sample: int) -> SamplingParams:
+    """The samples of a seeded request each have a seed of their own, the first one the request's."""
+    if params.sampling_seed is None or sample == 0:
+        return params
+    return replace(params, sampling_seed=params.sampling_seed + sample)
 
 
 def _check_names(body: dict[str, Any]) -> None:

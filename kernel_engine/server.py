@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import __version__
+from . import __version__, openapi
 from .async_engine import AsyncEngine
 from .errors import RequestError
 from .metrics import EngineMetrics
@@ -60,6 +60,7 @@ class Server:
             Route("/v1/models", self.models),
             Route("/flush_cache", self.flush_cache, methods=["GET", "POST"]),
             Route("/abort_request", self.abort_request, methods=["POST"]),
+            Route("/openapi.json", self.openapi),
         ]
         handlers: Any = {RequestError: _refuse, HTTPException: _http_error, ClientDisconnect: _gone}
         if self.args.enable_metrics:
@@ -168,6 +169,9 @@ class Server:
         }
         info = self.args.public() | sizes | {"status": "ready" if self.ready else "starting", "version": __version__}
         return JSONResponse(info | {"internal_states": [state]})
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(openapi.document())
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")

@@ -6,7 +6,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from jupyter_client.manager import KernelManager
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
+SETUP = """
+%load_ext sgl_jupyter
+from sgl_jupyter import *
+from sgl_jupyter.backends.base import BackendError
+from scripted_backend import ScriptedBackend
+"""
 LIMIT = 60
 """Seconds after which a cell is held to hang."""
 
@@ -96,6 +103,26 @@ class NotebookKernel:
         assert cell.reply["status"] == "ok", cell.traceback
         return cell.printed
 
+    def completions(self, code: str) -> list[str]:
+        """What Tab offers at the end of `code`."""
+        request = self.client.complete(code)
+        while True:
+            reply = self.client.get_shell_msg(timeout=LIMIT)
+            if reply["parent_header"]["msg_id"] == request:
+                return reply["content"]["matches"]
+
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+
+
+@contextmanager
+def scripted_kernel(folder: Path) -> Iterator[NotebookKernel]:
+    """A kernel in which the language, the magics and the scripted backend are loaded."""
+    kernel = NotebookKernel(folder, [])
+    try:
+        setup = kernel.run(SETUP)
+        assert setup.reply["status"] == "ok", setup.traceback
+        yield kernel
+    finally:
+        kernel.close()

@@ -6,22 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from .notebook_kernel import NotebookKernel
-
-SETUP = """
-%load_ext sgl_jupyter
-from sgl_jupyter import *
-from sgl_jupyter.backends.base import BackendError
-from scripted_backend import ScriptedBackend
-"""
+from .notebook_kernel import NotebookKernel, scripted_kernel
 
 
 @pytest.fixture(scope="module")
 def running_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookKernel]:
-    kernel = NotebookKernel(tmp_path_factory.mktemp("notebook"), [])
-    assert kernel.run(SETUP).reply["status"] == "ok"
-    yield kernel
-    kernel.close()
+    with scripted_kernel(tmp_path_factory.mktemp("notebook")) as kernel:
+        yield kernel
 
 
 @pytest.fixture
@@ -191,9 +182,21 @@ def test_blank_lines_and_shell_lines_leave_the_numbers_alone(kernel: NotebookKer
 
 
 def test_a_syntax_error_points_at_its_line(kernel: NotebookKernel) -> None:
-    cell = kernel.run('%%sgl\nuser("hi")\nx = = 1')
-    assert cell.reply["ename"] == "SyntaxError"
-    assert f"Cell In[{cell.reply['execution_count']}], line 3" in cell.traceback
+    for line in ("x = = 1", "return 1"):
+        cell = kernel.run(f'%%sgl\nuser("hi")\n{line}')
+        shown = cell.traceback.strip().splitlines()
+        assert shown[0].strip() == f"Cell In[{cell.reply['execution_count']}], line 3"
+        assert shown[1].strip() == line
+        assert shown[-1].startswith("SyntaxError: ")
+        assert len(shown) == 4
+        assert not cell.shown
+
+
+def test_what_was_appended_before_an_error_is_carried_out(kernel: NotebookKernel) -> None:
+    kernel.answers('[0.3, "Paris"]')
+    cell = kernel.run('%%sgl\nuser("Where?")\nassistant(gen("city"))\nuser("And?")\n1 / 0')
+    assert "city=«Paris»\n\nuser:\nAnd?\n\n[failed: ZeroDivisionError" in cell.shown[-1]
+    assert kernel.value('_sgl["city"]') == "Paris"
 
 
 def test_an_error_of_the_engine_is_told_without_our_own_lines(kernel: NotebookKernel) -> None:
@@ -244,11 +247,18 @@ def test_loading_again_changes_nothing(kernel: NotebookKernel) -> None:
     assert kernel.value("get_ipython().magics_manager.registry['SglMagics'] is before") == "True"
 
 
-@pytest.mark.parametrize("cell", ['%%sgl -h\nuser("x")', "%sgl", "%sgl help"])
+@pytest.mark.parametrize("cell", ['%%sgl -h\nuser("x")', "%sgl", "%sgl help", "%sgl -h", "%%sgl?"])
 def test_help(kernel: NotebookKernel, cell: str) -> None:
-    printed = kernel.run(cell).printed
+    ran = kernel.run(cell)
+    shown = ran.printed + str(ran.reply["payload"])
     for option in ("--engine", "--temperature", "--max-tokens", "--seed", "--quiet"):
-        assert option in printed
+        assert option in shown
+
+
+def test_help_for_a_cell_without_a_body_is_one_step_away(kernel: NotebookKernel) -> None:
+    cell = kernel.run("%%sgl -h")
+    assert cell.reply["ename"] == "UsageError"  # raised by IPython before any cell magic is called
+    assert "Did you mean the line magic %sgl" in cell.printed
 
 
 @pytest.mark.parametrize(

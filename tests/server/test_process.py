@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -10,9 +11,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import httpx
 import psutil
 import pytest
+from kernel_engine.async_engine import AsyncEngine
+from kernel_engine.server import Server
+from kernel_engine.server_args import ServerArgs
 from transformers import Qwen2Config
 
 from ..engine.support import byte_tokenizer
@@ -116,6 +123,25 @@ def test_a_term_signal_ends_it_with_zero(config_folder: Path, tmp_path: Path):
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(15) == 0
         assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("path", ["/health", "/health_generate"])
+@pytest.mark.parametrize(("ready", "failure"), [(False, None), (True, RuntimeError("dead"))])
+def test_health_is_503_before_warm_up_and_after_a_failure(path: str, ready: bool, failure: Exception | None):
+    dead = SimpleNamespace(failure=failure, model=SimpleNamespace(tokenizer=None))
+
+    async def never(timeout: float) -> bool:
+        return False
+
+    routes = Server(cast(AsyncEngine, SimpleNamespace(engine=dead, is_healthy=never)), ServerArgs(model_path="x"))
+    routes.ready = ready
+
+    async def ask() -> int:
+        transport = httpx.ASGITransport(routes.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            return (await client.get(path)).status_code
+
+    assert asyncio.run(ask()) == 503
 
 
 def test_health_is_false_until_it_is_ready(config_folder: Path, tmp_path: Path):

@@ -1,0 +1,127 @@
+"""The options of `%%sgl` and the completion of its line, in a real kernel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from .notebook_kernel import LIMIT, NotebookKernel, scripted_kernel
+
+
+@pytest.fixture(scope="module")
+def running_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookKernel]:
+    with scripted_kernel(tmp_path_factory.mktemp("notebook")) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def kernel(running_kernel: NotebookKernel) -> NotebookKernel:
+    running_kernel.answers()
+    return running_kernel
+
+
+def test_a_dry_run_needs_no_engine(kernel: NotebookKernel) -> None:
+    kernel.run("set_default_backend(None)")
+    cell = kernel.run('%%sgl --dry\nuser("Why?")\nassistant("Because " + gen("reason"))\nfound = s["reason"]')
+    assert cell.reply["status"] == "ok"
+    assert cell.shown[-1].endswith("user:\nWhy?\n\nassistant:\nBecause reason=«…»")
+    assert kernel.value("found") == "…"
+
+
+def test_a_dry_run_asks_the_engine_for_nothing(kernel: NotebookKernel) -> None:
+    cell = kernel.run('%%sgl --dry\nuser("Why?")\nassistant(gen("reason"))')
+    assert "reason=«…»" in cell.shown[-1]
+    assert "helpful assistant" in cell.shown[-1]  # from the template of the backend's model
+    assert kernel.value("backend.params") == "[]"
+
+
+def test_all_samples_are_shown_and_kept(kernel: NotebookKernel) -> None:
+    kernel.answers('["red", "blue", "green"]', '["one", "two"]')
+    cell = kernel.run('%%sgl -n 3\nassistant(gen("colour"))\nassistant(gen("number", n=2))', watched=False)
+    (text,) = cell.shown
+    assert "colour=«red»\n[2 of 3] «blue»\n[3 of 3] «green»" in text
+    assert "number=«one»\n[2 of 2] «two»" in text
+    assert kernel.value('s["colour"]') == "['red', 'blue', 'green']"
+    assert kernel.value("[p.n for p in backend.params]") == "[3, 2]"
+
+
+def test_export_makes_variables(kernel: NotebookKernel) -> None:
+    kernel.answers('["Paris"]', '["Rome"]')
+    kernel.run('%%sgl\nassistant(gen("city"))')
+    assert kernel.value('"city" in globals()') == "False"
+    kernel.run('%%sgl --export\nassistant(gen("city") + gen("not a name", max_tokens=0))')
+    assert kernel.value("city") == "Rome"
+
+
+def test_export_after_a_stop_gives_what_had_come(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30]')
+    kernel.finish(kernel.start('%%sgl --export\nassistant(gen("story"))'), interrupt_at="Once")
+    assert kernel.value("story") == "Once "
+
+
+def test_in_the_background_the_output_goes_on_while_other_cells_run(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 1, "upon"]')
+    cell = kernel.run('%%sgl chat --bg\nassistant(gen("story"))')
+    assert cell.reply["status"] == "ok"
+    assert "upon" not in "".join(cell.shown)
+    later = kernel.run('print(chat["story"])')
+    assert later.printed == "Once upon\n"
+    final = _update_with(kernel, "story=«Once upon»", later.messages)
+    assert final["parent_header"]["msg_id"] == cell.reply["msg_id"]
+
+
+def test_what_runs_in_the_background_can_be_stopped(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30]')
+    cell = kernel.run('%%sgl chat --bg\nassistant(gen("story"))')
+    assert cell.reply["status"] == "ok"
+    kernel.run("while _sgl.generating is None or not _sgl['story']: __import__('time').sleep(0.05)")
+    later = kernel.run("chat.cancel(); chat.sync(); run = _sgl")
+    assert later.reply["status"] == "ok"
+    _update_with(kernel, "[stopped]", later.messages)
+    assert kernel.value('chat["story"], run.status, backend.cancelled') == "Once  stopped 1"
+
+
+def test_nobody_watching_gets_a_background_run_whole(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 0.5, "upon"]')
+    cell = kernel.run('%%sgl --bg\nassistant(gen("story"))', watched=False)
+    assert [message["msg_type"] for message in cell.messages] == ["display_data"]
+    assert cell.shown[0].endswith("story=«Once upon»")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("-n 0", "'0' is not a number from 1 on"),
+        ("--bg --export", "give one of them"),
+        ("--drry", "Did you mean --dry?"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_sentence(kernel: NotebookKernel, line: str, says: str) -> None:
+    cell = kernel.run(f'%%sgl {line}\nuser("x")')
+    assert cell.reply["ename"] == "UsageError"
+    assert says in cell.printed
+    assert not cell.shown
+
+
+def test_tab_offers_commands_options_and_variables(kernel: NotebookKernel) -> None:
+    kernel.answers('["Paris"]')
+    kernel.run('%%sgl chat\nassistant(gen("city"))')
+    kernel.run("%reload_ext sgl_jupyter")
+    assert kernel.completions("%sgl te") == ["terminate"]
+    assert kernel.completions("%sgl launch tiny-c") == ["tiny-chat"]
+    assert kernel.completions("%%sgl --ex") == ["--export"]
+    assert kernel.completions('%%sgl\nx = chat["c') == ["city"]
+    assert kernel.completions('s["') == ["city"]
+
+
+def _update_with(kernel: NotebookKernel, text: str, so_far: list[dict[str, object]]) -> dict[str, object]:
+    """The message that puts `text` into an output, among those that came already or that are to come."""
+    pending = list(so_far)
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        message = pending.pop(0) if pending else kernel.client.get_iopub_msg(timeout=LIMIT)
+        if message["msg_type"] == "update_display_data" and text in message["content"]["data"]["text/plain"]:
+            return message
+    raise AssertionError(f"no output with {text!r}")

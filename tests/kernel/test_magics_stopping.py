@@ -1,0 +1,81 @@
+"""Batches and streams in ordinary cells of a real kernel: how they are shown, and what an interrupt leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .notebook_kernel import NotebookKernel, scripted_kernel
+
+PROGRAM = """
+@function
+def capital(s, of):
+    s += user(of)
+    s += assistant(gen("city"))
+"""
+
+
+@pytest.fixture(scope="module")
+def running_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookKernel]:
+    with scripted_kernel(tmp_path_factory.mktemp("notebook")) as kernel:
+        kernel.run(PROGRAM)
+        yield kernel
+
+
+@pytest.fixture
+def kernel(running_kernel: NotebookKernel) -> NotebookKernel:
+    running_kernel.answers()
+    return running_kernel
+
+
+def test_a_batch_is_shown_as_a_table(kernel: NotebookKernel) -> None:
+    kernel.answers('["Paris"]', '["Rome"]')
+    cell = kernel.run('capital.run_batch([{"of": "France"}, {"of": "Italy"}], num_threads=1)')
+    (result,) = cell.of_type("execute_result")
+    assert [line.split() for line in result["data"]["text/plain"].splitlines()] == [
+        ["#", "user", "city", "status", "tokens"],
+        ["0", "France", "Paris", "done", "1"],
+        ["1", "Italy", "Rome", "done", "1"],
+    ]
+    assert result["data"]["text/html"].count("<mark") == 2
+    assert kernel.run("[1, [2]]").of_type("execute_result")[0]["data"] == {"text/plain": "[1, [2]]"}
+
+
+def test_runs_that_go_on_are_awaited(kernel: NotebookKernel) -> None:
+    kernel.answers('["Par", 0.4, "is"]')
+    (result,) = kernel.run('[capital.run("France", stream=True)]').of_type("execute_result")
+    assert "Paris" in result["data"]["text/plain"]
+
+
+def test_an_interrupt_while_a_table_waits_stops_its_runs(kernel: NotebookKernel) -> None:
+    kernel.answers('["Par", 30]', '["Ro", 30]', '["next"]')
+    request = kernel.start('states = [capital.run(of) for of in "FI"]\nprint("started")\nstates')
+    cell = kernel.finish(request, interrupt_at="started")
+    assert cell.reply["ename"] == "KeyboardInterrupt"
+    assert kernel.value("[state.error() for state in states], backend.cancelled") == "[None, None] 2"
+    assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«next»")
+
+
+def test_an_interrupted_batch_keeps_what_is_finished(kernel: NotebookKernel) -> None:
+    kernel.answers('["Paris"]', '["Ro", 30]', '["never"]', '["next"]')
+    loop = (
+        "done = []\n"
+        'for state in capital.run_batch([["F"], ["I"], ["S"]], num_threads=1, generator_style=True):\n'
+        '    done.append(state)\n    print(state["city"])'
+    )
+    cell = kernel.finish(kernel.start(loop), interrupt_at="Paris")
+    assert cell.reply["ename"] == "KeyboardInterrupt"
+    assert kernel.value('[state["city"] for state in done], backend.cancelled') == "['Paris'] 1"
+    assert kernel.value("len(backend.answers)") == "2"
+    kernel.run("backend.answers.pop(0)")
+    assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«next»")
+
+
+def test_an_interrupted_stream_keeps_its_text(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30]', '["next"]')
+    loop = 'state = capital.run("F", stream=True)\nfor piece in state.text_iter("city"):\n    print(piece)'
+    cell = kernel.finish(kernel.start(loop), interrupt_at="Once")
+    assert cell.reply["ename"] == "KeyboardInterrupt"
+    assert kernel.value('state["city"], backend.cancelled') == "Once  1"
+    assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«next»")
