@@ -3,7 +3,7 @@
     drain the inbox -> plan -> forward -> collect -> deliver
 
 until it is closed. It knows nothing of HTTP: requests come in through `submit`, outputs go out through one callable that is
-called on the engine's thread, once a step; and once, with nothing, after the engine failed.
+called on the engine's thread, once a step that gave outputs, and once more after the engine failed.
 """
 
 from __future__ import annotations
@@ -128,8 +128,9 @@ class Engine:
         except BaseException as error:
             logger.exception("the engine failed")
             self.failure = error
-            self._fail(self.scheduler.running + list(self.scheduler.waiting), f"the engine failed: {error!r}")
-            self._deliver([])
+            message = f"the engine failed: {error!r}"
+            self._fail(self.scheduler.running + list(self.scheduler.waiting), message)
+            self._deliver([_refusal(request, aborted(message, 500)) for request in self._compiling.values()])
 
     def _drain(self) -> None:
         if not self.busy:
@@ -178,7 +179,7 @@ class Engine:
             completion_tokens=sequence.output_length,
             cached_tokens=min(sequence.cached_tokens or 0, sequence.prompt_length - 1),
             finish_reason=sequence.finish_reason,
-            input_logprobs=sequence.input_logprobs if finished or not sequence.emitted else [],
+            input_logprobs=[] if sequence.emitted else sequence.input_logprobs,
             output_logprobs=sequence.output_logprobs[sequence.emitted :],
             retractions=sequence.retractions,
         )

@@ -137,6 +137,8 @@ def _load_tokenizer(path: str, args: ServerArgs) -> PreTrainedTokenizerFast:
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise LoadError(f"no tokenizer in {path!r}: {first_line(error)} Name one with --tokenizer-path.") from error
+    if not tokenizer("a")["input_ids"]:  # transformers makes an empty one where there are no files
+        raise LoadError(f"no tokenizer in {path!r}. Name one with --tokenizer-path.")
     if not tokenizer.is_fast:
         raise LoadError(f"the tokenizer in {path!r} has no fast version (tokenizer.json), which streaming needs.")
     return tokenizer

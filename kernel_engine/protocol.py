@@ -109,6 +109,8 @@ def _prompts(body: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> tuple[
     texts = text if isinstance(text, list) else [text]
     if not texts or not all(isinstance(each, str) for each in texts):
         raise RequestError("text must be a string or a non-empty array of strings.")
+    if not all(texts):
+        raise RequestError("text must not be empty.")
     try:
         return tokenizer(texts)["input_ids"], batch  # pyright: ignore[reportReturnType]
     except (UnicodeEncodeError, TypeError):
