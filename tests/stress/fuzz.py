@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
+from hypothesis.strategies import SearchStrategy
 from schemathesis.generation import GenerationMode
 
 from .server import Server, serve, verdict
@@ -49,18 +50,19 @@ class Fuzz:
         schema = schemathesis.openapi.from_url(f"{self.server.url}/openapi.json")
         modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
         for number in range(self.count // 2 // BATCH):
-            mode = modes[number % 2]
             path = "/abort_request" if number % 10 == 9 else "/generate"
+            self._send_examples(path, schema[path]["POST"].as_strategy(generation_mode=modes[number % 2]), number)
 
-            @seed(number)
-            @settings(max_examples=BATCH, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-            @given(case=schema[path]["POST"].as_strategy(generation_mode=mode))
-            def example(case: Any, path: str = path) -> None:
-                body = case.body
-                content = body if isinstance(body, bytes) else json.dumps(body, default=str).encode(errors="replace")
-                self.send("POST", path, content, {"Content-Type": "application/json"})
+    def _send_examples(self, path: str, cases: SearchStrategy[Any], number: int) -> None:
+        @seed(number)
+        @settings(max_examples=BATCH, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=cases)
+        def send(case: Any) -> None:
+            body = case.body
+            content = body if isinstance(body, bytes) else json.dumps(body, default=str).encode(errors="replace")
+            self.send("POST", path, content, {"Content-Type": "application/json"})
 
-            example()
+        send()
 
     def from_noise(self) -> None:
         generator = random.Random(0)
@@ -91,10 +93,12 @@ def main(count: int) -> int:
         fuzz, done = Fuzz(server, count), threading.Event()
         good = threading.Thread(target=repeat_good_request, args=(server, done, fuzz.failures))
         good.start()
-        fuzz.from_description()
-        fuzz.from_noise()
-        done.set()
-        good.join()
+        try:
+            fuzz.from_description()
+            fuzz.from_noise()
+        finally:
+            done.set()
+            good.join()
         state = server.wait_until_idle()
         if state["used_tokens"] or state["free_tokens"] + state["cached_tokens"] != state["total"]:
             fuzz.failures.append(f"KV slots do not add up: {state}")
