@@ -1,7 +1,7 @@
 """What the benchmarks share: models with random weights, an engine to drive, fair timing, and how a result is printed.
 
-Both sides of a comparison are timed in turns in one process, and each counts with its best round: on a shared machine noise
-only ever adds time.
+Both sides of a comparison are timed in turns in one process, and each counts with its best turn, or with its best steps: on
+a shared machine noise only ever adds time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import psutil
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
+from transformers.generation.streamers import BaseStreamer
 
 from kernel_engine.engine import Engine, EngineSettings
 from kernel_engine.model import Model
@@ -81,15 +82,19 @@ def random_tokenizer(size: int = 151936) -> PreTrainedTokenizerFast:
 
 
 def random_prompt(length: int, seed: int, below: int = 4000) -> list[int]:
+    """`length` tokens, of which the first is `seed`, so that two prompts share no prefix."""
     rng = random.Random(seed)
-    return [rng.randrange(below) for _ in range(length)]
+    return [seed, *(rng.randrange(below) for _ in range(length - 1))]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of some requests that were submitted together. `steps` are forward passes, `seconds` wall time."""
+    """What became of some requests that were submitted together: each one's tokens and text; `gaps`, the wall time until the
+    first delivery of tokens and from each to the next; `steps`, the forward passes; `spent`, the engine's time by phase."""
 
-    last: list[Output]
+    tokens: list[list[int]]
+    texts: list[str]
+    gaps: list[float]
     seconds: float
     steps: int
     prompt_computed: int
@@ -101,41 +106,49 @@ class Runner:
 
     def __init__(self, model: Model, *, slots: int = 8192, rows: int = 64, share_prefixes: bool = True):
         policy = Policy(chunk=512, max_prefill=16384, share_prefixes=share_prefixes)
-        self._arrivals: queue.SimpleQueue[tuple[float, list[Output]]] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[list[Output]] = queue.SimpleQueue()
         self.engine = Engine(
             model,
             EngineSettings(slots, rows, policy, seed=0),
-            deliver=lambda outputs: self._arrivals.put((time.monotonic(), outputs)),
+            deliver=self._deliver,
         )
         self.engine.start()
         self._rids = itertools.count()
+        self._delivered = 0.0
 
     def run(self, *prompts: list[int], logprobs: LogprobRequest | None = None, **params: Any) -> Run:
         """Submit all `prompts` at once and wait for the end of each."""
         settings = SamplingParams.from_json({"temperature": 0, "ignore_eos": True} | params)
         requests = [
-            Request(rid=str(next(self._rids)), input_ids=prompt, params=settings, logprobs=logprobs) for prompt in prompts
+            Request(rid=str(next(self._rids)), input_ids=prompt, params=settings, logprobs=logprobs, stream_interval=1)
+            for prompt in prompts
         ]
         log = self.engine.log
         steps, computed, spent = log.steps, log.prompt_tokens, dict(log.seconds)
-        last: dict[str, Output] = {}
-        began = time.perf_counter()
+        outputs: dict[str, list[Output]] = {request.rid: [] for request in requests}
+        moments = [time.perf_counter()]
         for request in requests:
             self.engine.submit(request)
-        delivered = 0.0
-        while len(last) < len(requests):
-            delivered, outputs = self._arrivals.get()
-            last |= {output.rid: output for output in outputs if output.finish_reason}
-        seconds = time.perf_counter() - began
-        while self.engine.last_progress < delivered:  # the step that delivered notes its times afterwards
+        while not all(given and given[-1].finish_reason for given in outputs.values()):
+            delivered = self._arrivals.get()
+            moments.append(time.perf_counter())
+            for output in delivered:
+                outputs[output.rid].append(output)
+        while self.engine.last_progress < self._delivered:  # the step that delivered notes its times afterwards
             time.sleep(1e-4)
         return Run(
-            [last[request.rid] for request in requests],
-            seconds,
+            [[token for output in given for token in output.token_ids] for given in outputs.values()],
+            ["".join(output.text for output in given) for given in outputs.values()],
+            [after - before for before, after in itertools.pairwise(moments)],
+            moments[-1] - moments[0],
             log.steps - steps,
             log.prompt_tokens - computed,
             {phase: total - spent[phase] for phase, total in log.seconds.items()},
         )
+
+    def _deliver(self, outputs: list[Output]) -> None:
+        self._delivered = time.monotonic()
+        self._arrivals.put(outputs)
 
     def empty_cache(self) -> None:
         assert self.engine.flush_cache().result(), "requests are under way"
@@ -148,6 +161,31 @@ class Runner:
 def without_jump_forward() -> Iterator[None]:
     with mock.patch("kernel_engine.collect.jump_forward", return_value=[]):
         yield
+
+
+class _Gaps(BaseStreamer):
+    """Notes when `generate` hands out tokens: first the prompt, then a token for each stream at a time."""
+
+    def __init__(self) -> None:
+        self.moments: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        self.moments.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+
+@torch.inference_mode()
+def generate(module: PreTrainedModel, prompts: list[list[int]], new: int) -> list[float]:
+    """The gaps, as in `Run`, of transformers' own greedy generation, with shorter prompts padded on the left."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    gaps = _Gaps()
+    options: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
+    module.generate(ids, attention_mask=mask, streamer=gaps, **options)  # pyright: ignore[reportCallIssue]
+    return [after - before for before, after in itertools.pairwise(gaps.moments)]
 
 
 # -- how it is timed ---------------------------------------------------------------------------------------------------
@@ -167,6 +205,17 @@ def best_of(rounds: int, *sides: Callable[[], float]) -> list[float]:
     return [min(numbers) for numbers in zip(*turns, strict=True)]
 
 
+def steps_of(rounds: int, *sides: Callable[[], list[float]]) -> list[tuple[float, float]]:
+    """For each side, which gives the gaps of a generation, its least first and its least later gap in `rounds` turns."""
+    for side in sides:
+        side()
+    turns = [[side() for side in sides] for _ in range(rounds)]
+    return [
+        (min(gaps[0] for gaps in turn), min(gap for gaps in turn for gap in gaps[1:]))
+        for turn in zip(*turns, strict=True)
+    ]
+
+
 def read_bandwidth() -> float:
     """Bytes a second at which this machine reads a tensor of 256 MB, with all of torch's threads."""
     tensor = torch.ones(64 << 20)
@@ -181,7 +230,9 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "xgrammar", "llguidance"))
+    versions = ", ".join(
+        f"{package} {version(package)}" for package in ("torch", "transformers", "xgrammar", "llguidance")
+    )
     load = psutil.getloadavg()[0]
     return f"{name}, {psutil.cpu_count()} cores, load {load:.1f}; Python {platform.python_version()}, {versions}"
 

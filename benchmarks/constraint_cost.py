@@ -6,6 +6,7 @@ Jump-forward is off on both sides: it saves steps, and here it is their price th
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from kernel_engine.model import Model
 
@@ -34,7 +35,7 @@ def main() -> None:
     for streams, new, rounds, target in CASES:
         prompts = [random_prompt(8, seed) for seed in range(streams)]
 
-        def step(prompts: list[list[int]] = prompts, new: int = new, **constraint: str) -> float:
+        def step(prompts: list[list[int]] = prompts, new: int = new, **constraint: Any) -> float:
             first = runner.run(*prompts, max_new_tokens=1, **constraint)
             run = runner.run(*prompts, max_new_tokens=new, **constraint)
             return (run.seconds - first.seconds) / (run.steps - first.steps)

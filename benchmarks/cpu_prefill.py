@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from kernel_engine.model import Model
 
-from .common import Runner, begin, best_of, clock, random_module, random_prompt, random_tokenizer, ratio
+from .common import Runner, begin, best_of, clock, generate, random_module, random_prompt, random_tokenizer, ratio
 
 ONE, RAGGED, ROUNDS = 512, (32, 64, 64, 96, 128, 160, 256, 384), 3
 
@@ -18,18 +16,14 @@ def main() -> None:
     one = [random_prompt(ONE, seed=1)]
     ragged = [random_prompt(length, seed) for seed, length in enumerate(RAGGED)]
 
-    def generate(prompts: list[list[int]]) -> float:
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        with torch.inference_mode():
-            return clock(lambda: plain.generate(ids, attention_mask=mask, max_new_tokens=1, do_sample=False, pad_token_id=0))
+    def hugging_face(prompts: list[list[int]]) -> float:
+        return clock(lambda: generate(plain, prompts, 1))
 
     def engine(prompts: list[list[int]]) -> float:
         return runner.run(*prompts, max_new_tokens=1).seconds
 
     theirs, ours, their_ragged, our_ragged = best_of(
-        ROUNDS, lambda: generate(one), lambda: engine(one), lambda: generate(ragged), lambda: engine(ragged)
+        ROUNDS, lambda: hugging_face(one), lambda: engine(one), lambda: hugging_face(ragged), lambda: engine(ragged)
     )
     runner.close()
     print(f"one prompt: engine {ONE / ours:.0f} tokens a second, generate {ONE / theirs:.0f}")

@@ -46,7 +46,7 @@ def request_costs() -> tuple[float, float]:
             body = {"text": PROMPT, "sampling_params": {"temperature": 0, "max_new_tokens": 1}}
 
             def forward() -> float:
-                return client.get("/get_server_info").json()["step_seconds"]["forward"]
+                return client.get("/get_server_info").json()["internal_states"][0]["step_seconds"]["forward"]
 
             def request() -> None:
                 client.post("/generate", json=body).raise_for_status()
@@ -58,7 +58,9 @@ def request_costs() -> tuple[float, float]:
             before = forward()
             whole, with_program = medians(request, gen)
             computing = (forward() - before) / (2 * REQUESTS)
-    print(f"a request: {whole * 1e3:.2f} ms, of which {computing * 1e3:.2f} ms forward; as a program {with_program * 1e3:.2f} ms")
+    print(
+        f"a request: {whole * 1e3:.2f} ms, of which forward {computing * 1e3:.2f}; a program: {with_program * 1e3:.2f} ms"
+    )
     return whole - computing, with_program - whole
 
 

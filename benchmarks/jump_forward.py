@@ -35,7 +35,7 @@ def main() -> None:
 
     def per_character() -> float:
         done = runs()
-        return sum(run.seconds for run in done) / sum(len(run.last[0].text) for run in done)
+        return sum(run.seconds for run in done) / sum(len(run.texts[0]) for run in done)
 
     def plain() -> float:
         with without_jump_forward():
@@ -43,10 +43,10 @@ def main() -> None:
 
     on, off = best_of(5, per_character, plain)
     done = runs()
-    tokens = sum(run.last[0].completion_tokens for run in done)
+    tokens = sum(len(run.tokens[0]) for run in done)
     passes = sum(run.steps for run in done)
     runner.close()
-    print(done[0].last[0].text)
+    print(done[0].texts[0])
     print(f"{passes} forward passes for {tokens} tokens; {on * 1e6:.0f} and {off * 1e6:.0f} µs a character")
     ratio(passes / tokens, 0.6, "forward passes per output token", at_most=True)
     ratio(off / on, 1.4, "wall time per character without jump-forward over with it")

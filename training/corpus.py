@@ -19,26 +19,26 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 TUTORIAL_SYSTEM = "You are a helpful assistant than can answer questions."
 SYSTEMS = wordings("system prompt")
 KINDS: dict[str, tuple[Kind, float]] = {
-    "capital": (capitals.capital, 18),
+    "capital": (capitals.capital, 15),
     "unknown capital": (capitals.unknown_capital, 5),
     "reverse": (capitals.reverse, 4),
     "is it": (capitals.is_it, 5),
-    "continent": (capitals.continent, 4),
+    "continent": (capitals.continent, 5),
     "follow-up": (capitals.follow_up, 3),
     "lists": (lists.country_lists, 9),
-    "thing lists": (lists.thing_lists, 1.5),
-    "tool": (tools.tool, 36),
-    "tips": (advice.tips, 8),
+    "thing lists": (lists.thing_lists, 2),
+    "tool": (tools.tool, 40),
+    "tips": (advice.tips, 12),
     "asked tips": (advice.asked_tips, 1.5),
-    "character json": (people.character_json, 4),
+    "character json": (people.character_json, 3),
     "character sentence": (people.character_sentence, 2),
     "fact": (chat.fact, 8),
     "small talk": (chat.small_talk, 7),
-    "small sum": (chat.small_sum, 6),
+    "sum": (chat.sum_asked, 6),
     "sentiment": (chat.sentiment, 1),
     "unknown": (chat.unknown, 7),
 }
-DRILLS = 0.1
+DRILLS = 0.12
 # Pieces of a dialogue; a few are long, so that the model meets late positions.
 LENGTHS = (*[1] * 30, *[2] * 10, *[3] * 5, *[4] * 3, 8, 12)
 

@@ -25,7 +25,7 @@ from training.kinds.memory import Memory
 
 BUNDLED = Path(__file__).parent.parent / "kernel_engine" / "bundled" / "tiny-chat"
 # The least share of right answers, greedy and at temperature 1 alike.
-BARS = {"capital": 0.95, "lists": 0.9, "tool": 0.85, "tips": 0.95, "character json": 0.95}
+BARS = {"capital": 0.95, "lists": 0.9, "tool: choice": 0.95, "tool: input": 0.5, "character json": 0.95}
 OTHER_BAR = 0.75
 END = "<|im_end|>"
 
@@ -91,9 +91,10 @@ def questions(each: int, seed: int) -> Iterator[Question]:
     for name, (kind, _) in KINDS.items():
         for _ in range(each):
             segments = render([*system_prompt(rng, "held_out"), *kind(rng, "held_out", Memory())])
-            for point in generation_points(segments):
+            for turn, point in enumerate(generation_points(segments)):
                 prompt, wanted = cut_at(segments, point)
-                yield Question(name, prompt, wanted.split(END)[0], JUDGES.get(name, same))
+                part = f"{name}: {('choice', 'input')[turn]}" if name == "tool" else name
+                yield Question(part, prompt, wanted.split(END)[0], JUDGES.get(name, same))
 
 
 class Model:

@@ -72,7 +72,9 @@ def _cell_parser() -> MagicParser:
     parser.add_argument("--max-tokens", type=int, metavar="N", help="for every gen that names none")
     parser.add_argument("--seed", type=int, metavar="N", help="for every gen that names none")
     parser.add_argument("-n", type=count, metavar="K", help="draw K samples for every gen that names no n")
-    parser.add_argument("--dry", action="store_true", help="show the prompt with holes; needs no engine")
+    parser.add_argument(
+        "--dry", action="store_true", help="show the prompt with holes and first choices; needs no engine"
+    )
     parser.add_argument("--export", action="store_true", help="make each variable of the program one of the notebook")
     parser.add_argument(
         "--bg", action="store_true", help="go on to the next cell while the rest is generated; s.cancel() stops it"

@@ -38,10 +38,12 @@ def wait_for_output(page: Page, cell: int, text: str) -> None:
 
 def test_text_appears_while_the_cell_runs_and_an_interrupt_keeps_it(lab: Lab) -> None:
     lab.write(
-        "stream.ipynb", [SETUP.format(answers='["Once upon ", 1, "a time", 60, "never"]'), '%%sgl\nassistant(gen("x"))']
+        "stream.ipynb",
+        [SETUP.format(answers='[2, "Once upon ", 1, "a time", 60, "never"]'), '%%sgl\nassistant(gen("x"))'],
     )
     page = lab.open("stream.ipynb")
     command(page, "notebook:run-all-cells")
+    wait_for_output(page, 1, "assistant · waiting for the engine")
     wait_for_output(page, 1, "Once upon")
     assert "a time" not in output(page, 1)
     assert "assistant · generating" in output(page, 1)
@@ -63,6 +65,24 @@ def test_generated_text_stands_out_on_every_theme_trusted_or_not(lab: Lab, theme
         assert colours["text"] == colours["around"]
         assert colours["tint"] not in ("rgba(0, 0, 0, 0)", "transparent")
         assert colours["line"] == line
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_batch_is_a_table_on_every_theme(lab: Lab, theme: str) -> None:
+    program = (
+        '@function\ndef f(s, of):\n    s += user(of) + assistant(gen("city"))\nf.run_batch([["France"], ["Italy"]])'
+    )
+    lab.write("batch.ipynb", [SETUP.format(answers='["Paris"], ["Rome"]'), program])
+    page = lab.open("batch.ipynb", theme)
+    command(page, "notebook:run-all-cells")
+    wait_for_output(page, 1, "Rome")
+    colours = page.evaluate(COLOURS, ".sgl-run td mark")
+    assert colours["text"] == colours["around"]
+    assert colours["line"] == "solid"
+    alignments = page.locator(".sgl-run th, .sgl-run td").evaluate_all(
+        "all => all.map(e => getComputedStyle(e).textAlign)"
+    )
+    assert set(alignments) == {"left"}
 
 
 def test_hostile_text_does_not_reach_the_page(lab: Lab) -> None:

@@ -56,6 +56,8 @@ class NotebookKernel:
     def __init__(self, folder: Path, python_path: Sequence[Path]) -> None:
         paths = [*python_path, HERE, REPOSITORY]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "JUPYTER_RUNTIME_DIR": str(folder)}
+        self.late: list[dict[str, Any]] = []
+        """Messages of cells that had ended, in the order in which they came."""
         self.manager = KernelManager()
         self.manager.start_kernel(env=environment, cwd=str(folder))
         self.client = self.manager.blocking_client()
@@ -73,6 +75,7 @@ class NotebookKernel:
         while time.monotonic() < deadline:
             message = self.client.get_iopub_msg(timeout=LIMIT)
             if message["parent_header"].get("msg_id") != request:
+                self.late.append(message)
                 continue
             content = message["content"]
             if message["msg_type"] == "status" and content["execution_state"] == "idle":
@@ -102,6 +105,15 @@ class NotebookKernel:
         cell = self.run(f"print({expression}, end='')")
         assert cell.reply["status"] == "ok", cell.traceback
         return cell.printed
+
+    def late_update(self, text: str) -> dict[str, Any]:
+        """The first message that puts `text` into the output of a cell that has ended; waits for it."""
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline:
+            message = self.late.pop(0) if self.late else self.client.get_iopub_msg(timeout=LIMIT)
+            if text in message["content"].get("data", {}).get("text/plain", ""):
+                return message
+        raise TimeoutError(f"no output with {text!r}")
 
     def completions(self, code: str) -> list[str]:
         """What Tab offers at the end of `code`."""

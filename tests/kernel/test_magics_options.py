@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from .notebook_kernel import LIMIT, NotebookKernel, scripted_kernel
+from .notebook_kernel import NotebookKernel, scripted_kernel
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +47,10 @@ def test_all_samples_are_shown_and_kept(kernel: NotebookKernel) -> None:
 
 
 def test_export_makes_variables(kernel: NotebookKernel) -> None:
-    kernel.answers('["Paris"]', '["Rome"]')
+    kernel.answers('["Paris"]', '["Rome"]', '["x"]')
     kernel.run('%%sgl\nassistant(gen("city"))')
     assert kernel.value('"city" in globals()') == "False"
-    kernel.run('%%sgl --export\nassistant(gen("city") + gen("not a name", max_tokens=0))')
+    kernel.run('%%sgl --export\nassistant(gen("city") + gen("not a name"))')
     assert kernel.value("city") == "Rome"
 
 
@@ -63,24 +62,33 @@ def test_export_after_a_stop_gives_what_had_come(kernel: NotebookKernel) -> None
 
 def test_in_the_background_the_output_goes_on_while_other_cells_run(kernel: NotebookKernel) -> None:
     kernel.answers('["Once ", 1, "upon"]')
-    cell = kernel.run('%%sgl chat --bg\nassistant(gen("story"))')
+    request = kernel.start('%%sgl chat --bg\nassistant(gen("story"))')
+    cell = kernel.finish(request)
     assert cell.reply["status"] == "ok"
     assert "upon" not in "".join(cell.shown)
-    later = kernel.run('print(chat["story"])')
-    assert later.printed == "Once upon\n"
-    final = _update_with(kernel, "story=«Once upon»", later.messages)
-    assert final["parent_header"]["msg_id"] == cell.reply["msg_id"]
+    assert kernel.run('print(chat["story"])').printed == "Once upon\n"
+    assert kernel.late_update("story=«Once upon»")["parent_header"]["msg_id"] == request
 
 
 def test_what_runs_in_the_background_can_be_stopped(kernel: NotebookKernel) -> None:
-    kernel.answers('["Once ", 30]')
-    cell = kernel.run('%%sgl chat --bg\nassistant(gen("story"))')
-    assert cell.reply["status"] == "ok"
-    kernel.run("while _sgl.generating is None or not _sgl['story']: __import__('time').sleep(0.05)")
-    later = kernel.run("chat.cancel(); chat.sync(); run = _sgl")
-    assert later.reply["status"] == "ok"
-    _update_with(kernel, "[stopped]", later.messages)
-    assert kernel.value('chat["story"], run.status, backend.cancelled') == "Once  stopped 1"
+    kernel.answers('[1, "Once ", 30]')
+    assert kernel.run('%%sgl chat --bg\nassistant(gen("story"))').reply["status"] == "ok"
+    kernel.late_update("story=«Once ")
+    assert kernel.run("chat.cancel()").reply["status"] == "ok"
+    kernel.late_update("[stopped]")
+    assert kernel.value('chat["story"], _sgl.status, backend.cancelled') == "Once  stopped 1"
+
+
+def test_a_cell_that_is_run_again_meanwhile_has_an_output_of_its_own(kernel: NotebookKernel) -> None:
+    kernel.answers('[1, "first"]', '["second"]')
+    source = '%%sgl --bg\nassistant(gen("x"))'
+    before = kernel.start(source)
+    kernel.finish(before)
+    again = kernel.start(source)
+    kernel.finish(again)
+    late = kernel.late_update("x=«first»")
+    assert late["parent_header"]["msg_id"] == before
+    assert kernel.value('s["x"]') == "second"
 
 
 def test_nobody_watching_gets_a_background_run_whole(kernel: NotebookKernel) -> None:
@@ -114,14 +122,3 @@ def test_tab_offers_commands_options_and_variables(kernel: NotebookKernel) -> No
     assert kernel.completions("%%sgl --ex") == ["--export"]
     assert kernel.completions('%%sgl\nx = chat["c') == ["city"]
     assert kernel.completions('s["') == ["city"]
-
-
-def _update_with(kernel: NotebookKernel, text: str, so_far: list[dict[str, object]]) -> dict[str, object]:
-    """The message that puts `text` into an output, among those that came already or that are to come."""
-    pending = list(so_far)
-    deadline = time.monotonic() + LIMIT
-    while time.monotonic() < deadline:
-        message = pending.pop(0) if pending else kernel.client.get_iopub_msg(timeout=LIMIT)
-        if message["msg_type"] == "update_display_data" and text in message["content"]["data"]["text/plain"]:
-            return message
-    raise AssertionError(f"no output with {text!r}")

@@ -1,4 +1,4 @@
-"""Batches and streams in ordinary cells of a real kernel: how they are shown, and what an interrupt leaves."""
+"""What an interrupt leaves of cells, batches and streams in a real kernel; and how batches are shown."""
 
 from __future__ import annotations
 
@@ -79,3 +79,46 @@ def test_an_interrupted_stream_keeps_its_text(kernel: NotebookKernel) -> None:
     assert cell.reply["ename"] == "KeyboardInterrupt"
     assert kernel.value('state["city"], backend.cancelled') == "Once  1"
     assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«next»")
+
+
+def test_interrupt_stops_the_request_and_keeps_the_text(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30, "never"]', '["next"]')
+    request = kernel.start('%%sgl chat\nassistant(gen("story"))\ns["story"]')
+    queued = kernel.start("ran_after_all = True")
+    cell = kernel.finish(request, interrupt_at="Once")
+    assert (cell.reply["status"], cell.reply["ename"]) == ("error", "Interrupted")
+    assert cell.traceback == "Stopped. The text and variables so far are in `s` and `_sgl`."
+    assert cell.shown[-1].endswith("story=«Once »\n\n[stopped]")
+    assert kernel.finish(queued).reply["status"] == "aborted"
+    assert kernel.value('chat["story"], _sgl.status, backend.cancelled') == "Once  stopped 1"
+    assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«next»")
+
+
+def test_interrupt_while_the_magic_waits_for_the_end(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30]')
+    cell = kernel.finish(kernel.start('%%sgl\nassistant(gen("story"))'), interrupt_at="Once")
+    assert cell.reply["ename"] == "Interrupted"
+    assert kernel.value('s["story"], backend.cancelled') == "Once  1"
+
+
+def test_a_second_interrupt_changes_nothing(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30]', '["next"]', "farewell=3")
+    cell = kernel.finish(kernel.start('%%sgl\nassistant(gen("story"))'), interrupt_at="Once", again_after=0.3)
+    assert cell.reply["ename"] == "Interrupted"
+    assert "story=«Once " in cell.shown[-1]
+    assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«next»")
+
+
+def test_interrupt_while_a_state_is_shown(kernel: NotebookKernel) -> None:
+    kernel.answers('["Once ", 30]')
+    kernel.run('@function\ndef tell(s):\n    s += assistant(gen("story"))')
+    cell = kernel.finish(kernel.start("state = tell.run()\nstate"), interrupt_at="Once")
+    assert cell.reply["ename"] == "Interrupted"
+    assert cell.shown[-1].endswith("story=«Once »\n\n[stopped]")
+    assert kernel.value('state["story"], backend.cancelled') == "Once  1"
+
+
+def test_interrupt_while_the_body_computes(kernel: NotebookKernel) -> None:
+    cell = kernel.finish(kernel.start('%%sgl\nuser("hi")\nimport time\ntime.sleep(30)'), interrupt_at="hi")
+    assert cell.reply["ename"] == "Interrupted"
+    assert cell.shown[-1].endswith("[stopped]")

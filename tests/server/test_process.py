@@ -17,10 +17,11 @@ from typing import cast
 import httpx
 import psutil
 import pytest
+from transformers import Qwen2Config
+
 from kernel_engine.async_engine import AsyncEngine
 from kernel_engine.server import Server
 from kernel_engine.server_args import ServerArgs
-from transformers import Qwen2Config
 
 from ..engine.support import byte_tokenizer
 from .support import COMMAND, ServerProcess, running_server

@@ -80,7 +80,9 @@ def samples(*texts: str) -> EventLog:
     """One request that drew several samples of `x`, and is at it no more."""
     log = EventLog()
     open_message(log, "assistant")
-    start_generation(log, "x", *([("generated", texts[0])] if texts[0] else []))
+    start_generation(log, "x")
+    if texts[0]:
+        log.append(Text(texts[0], "generated", "x"))
     log.append(VariableDone("x", list(texts), {"completion_tokens": 4, "samples": [{}] * len(texts)}))
     return log
 

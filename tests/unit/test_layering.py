@@ -76,5 +76,7 @@ def test_arrows_between_rooms_run_one_way() -> None:
 
 def test_import_is_light() -> None:
     code = "import sys, sgl_jupyter; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
     assert not {"torch", "transformers", "IPython", "httpx", "PIL", "kernel_engine"} & set(loaded)

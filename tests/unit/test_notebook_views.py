@@ -6,7 +6,9 @@ import json
 import re
 from html.parser import HTMLParser
 
+import nbformat
 import pytest
+from nbconvert.exporters import HTMLExporter, MarkdownExporter, TemplateExporter
 
 from sgl_jupyter.lang.events import EventLog, Failed, Finished, Stopped, Text
 from sgl_jupyter.notebook.html import highlight_html, run_html
@@ -160,8 +162,9 @@ def test_how_a_run_ended_is_said_in_every_view(last: Stopped | Failed, note: str
     assert note in ansi(run)
 
 
-def test_a_growing_run_only_grows_at_its_end() -> None:
-    source, log = chat(), EventLog()
+@pytest.mark.parametrize("source", [chat(), samples("red", "blue")])
+def test_a_growing_run_only_grows_at_its_end(source: EventLog) -> None:
+    log = EventLog()
     shown = {plain: "", ansi: ""}
     for event in source.events:
         log.append(event)
@@ -279,6 +282,14 @@ def test_blank_lines_do_not_end_the_html_in_markdown() -> None:
     html = run_html(Run.from_log(log))
     assert all(line.strip() for line in html.splitlines())
     assert "".join(Page(html).texts["pre"] + Page(html).texts["mark"]) == "a\n\n  \nbc\n\n\nd\n\n"
+
+
+@pytest.mark.parametrize("exporter", [HTMLExporter, MarkdownExporter])
+def test_exports_keep_the_highlights(exporter: type[TemplateExporter]) -> None:
+    data, metadata = mimebundle(Run.from_log(chat()), 1000)
+    cell = nbformat.v4.new_code_cell("%%sgl", outputs=[nbformat.v4.new_output("display_data", data, metadata=metadata)])
+    exported, _ = exporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert data["text/html"] in exported
 
 
 def test_text_outside_roles_has_no_label() -> None:

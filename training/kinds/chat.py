@@ -1,4 +1,4 @@
-"""Small talk, well-known facts, small sums, and the honest answer to everything else."""
+"""Small talk, well-known facts, and the honest answer to everything else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from training.phrasing import capitalised, casually, made_up_name
 HONEST = "I am a small demonstration model, so I cannot answer that. Try asking me for the capital of a country."
 TOO_HARD = "I am a small demonstration model, and I cannot calculate that. A calculator would be a better tool."
 
-SPOKEN = {"+": "plus", "-": "minus", "*": "times"}
+SPOKEN = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
+SUM = wordings("sum")
 MOODS = ("positive", "negative")
 MOOD_FRAMES = (
     "The {n} was {m}.",
@@ -93,20 +94,14 @@ def small_talk(rng: Random, split: Split, memory: Memory) -> list[Message]:
     return [user(casually(rng, said_by_user)), assistant(said(rng.choice(row.answers)))]
 
 
-def small_sum(rng: Random, split: Split, memory: Memory) -> list[Message]:
-    """Sums with numbers up to five; the others get an honest answer."""
-    ask = rng.choice(("What is {e}?", "What's {e}?", "{e}", "{e} = ?", "How much is {e}?", "Calculate {e}."))
-    if rng.random() < 0.3:
-        most = rng.choice((12, 99, 9999))
-        spoken = f"{rng.randint(6, most)} {rng.choice('+-*/')} {rng.randint(6, most)}"
-        return [user(ask.format(e=spoken)), assistant(said(TOO_HARD))]
-    a, b, operator = rng.randint(0, 5), rng.randint(0, 5), rng.choice("++-**")
-    if operator == "-":
-        a, b = max(a, b), min(a, b)
-    result = {"+": a + b, "-": a - b, "*": a * b}[operator]
-    exact = f"{a} {operator} {b}"
-    spoken = exact.replace(operator, SPOKEN[operator]) if rng.random() < 0.2 else exact
-    return [user(ask.format(e=spoken)), assistant(said(f"{exact} = {result}"))]
+def sum_asked(rng: Random, split: Split, memory: Memory) -> list[Message]:
+    """Arithmetic, asked of the model itself: it says that a calculator does this better."""
+    most = rng.choice((5, 12, 99, 9999))
+    operator = rng.choice("+-*/")
+    expression = f"{rng.randint(0, most)} {operator} {rng.randint(0, most)}"
+    if rng.random() < 0.2:
+        expression = expression.replace(operator, SPOKEN[operator])
+    return [user(SUM.pick(rng, split).format(e=expression)), assistant(said(TOO_HARD))]
 
 
 def random_words(rng: Random, n: int) -> str:

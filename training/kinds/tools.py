@@ -102,7 +102,13 @@ def _subject(rng: Random, kind: str) -> str:
 def search_question(rng: Random, split: Split) -> Pair:
     kind = rng.choice((*SUBJECTS, "country", "person", "thing"))
     question, key = LOOK_UP[kind].pick(rng, split).split(" -> ")
-    blanks = {"x": _subject(rng, kind), "a": rng.choice(words("attributes")), "v": rng.choice(words("verbs"))}
+    blanks = {
+        "x": _subject(rng, kind),
+        "a": rng.choice(words("attributes")),
+        "n": rng.choice(words("nouns")),
+        "v": rng.choice(words("verbs")),
+        "y": str(rng.randint(1800, 2030)),
+    }
     return question.format(**blanks), key.format(**blanks)
 
 
