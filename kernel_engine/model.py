@@ -17,7 +17,7 @@ from .batch import Batch
 from .errors import LoadError
 from .fuse import fuse
 from .pool import KVCache
-from .source import first_line, resolve_model_path
+from .source import first_line, is_bundled, resolve_model_path
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -133,7 +133,10 @@ def _load_tokenizer(path: str, args: ServerArgs) -> PreTrainedTokenizerFast:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=args.trust_remote_code, revision=args.revision, cache_dir=args.download_dir
+            path,
+            trust_remote_code=args.trust_remote_code and not is_bundled(path),
+            revision=args.revision,
+            cache_dir=args.download_dir,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise LoadError(f"no tokenizer in {path!r}: {first_line(error)} Name one with --tokenizer-path.") from error

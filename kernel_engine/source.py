@@ -21,6 +21,11 @@ def resolve_model_path(name: str) -> str:
     return name
 
 
+def is_bundled(path: str) -> bool:
+    """Whether `path` is the folder of a model that ships with the package, which holds no code."""
+    return Path(path).parent == BUNDLED
+
+
 def check_available(path: str) -> None:
     """Raise `LoadError` if `path` is nowhere.
 
