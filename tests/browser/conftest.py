@@ -1,4 +1,7 @@
-"""A JupyterLab server and a headless Chromium for the whole session; each test opens notebooks in pages of its own."""
+"""A JupyterLab server and a headless Chromium for a module of tests; each test opens notebooks in pages of its own.
+
+Playwright keeps an event loop running in this thread while its browser lives, so the browser ends with its module.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ def command(page: Page, name: str, **args: Any) -> None:
     page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, args])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
@@ -78,7 +81,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab_server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     pytest.importorskip("jupyterlab", reason="NO BROWSER TESTS: pip install jupyterlab")
     base = tmp_path_factory.mktemp("jupyterlab")
@@ -103,7 +106,7 @@ def lab_server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def lab(lab_server: Lab) -> Iterator[Lab]:
-    """The server of the session, with the pages of this test closed at its end."""
+    """The server of the module, with the pages of this test closed at its end."""
     yield lab_server
     while lab_server.pages:
         lab_server.pages.pop().close()
