@@ -3,20 +3,23 @@
 tokens  | d0 | d1 | d2 | first extend ........ | second extend ... |
           decoding: one token each; attend in     more than one token each; attends
           groups, padded to the group's longest   segment by segment
+
+How much of its context a token sees is the layer's matter: a batch has one view of the contexts for each window that the
+model's layers have.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .plan import Segment
 from .pool import Rows
-from .schedule import Segment
 
 SHORT = 255
 """A context, in tokens, too short to be worth its own pass of attention."""
@@ -26,8 +29,8 @@ SHORT = 255
 class Decodes:
     """Tokens `begin..end` of the batch extend one sequence each, all of contexts of about the same length.
 
-    `slots` [sequences, longest] are their contexts, padded with slot 0; `mask` [sequences, 1, 1, longest] is true where
-    there is context.
+    `slots` [sequences, longest] is what they see of their contexts, padded with slot 0; `mask` [sequences, 1, 1, longest]
+    is true where there is context.
     """
 
     begin: int
@@ -38,18 +41,40 @@ class Decodes:
 
 @dataclass(frozen=True, slots=True)
 class Extend:
-    """Tokens `begin..end` of the batch continue one sequence whose whole context, they included, lies in `slots`."""
+    """Tokens `begin..end` of the batch continue one sequence; `slots` is all that one of them sees, they included.
+
+    With a `window` each sees only so many tokens up to its own, else all before it.
+    """
 
     begin: int
     end: int
     slots: Tensor
+    window: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the tokens of a batch see of their contexts in layers of one window."""
+
+    decodes: list[Decodes]
+    extends: list[Extend]
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Every token of a batch as a query of its own: it sees the first of `slots` [tokens, longest], as many as its entry in
+    `lengths` [tokens] says, both int32."""
+
+    slots: Tensor
+    lengths: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """`input_ids`, `positions` and `out_slots` have one entry a query token; `logit_rows` are those whose logits are wanted.
 
-    `segments` are in the order of the tokens, and `logit_counts[i]` rows belong to `segments[i]`.
+    `segments` are in the order of the tokens, and `logit_counts[i]` rows belong to `segments[i]`. What the tokens see is in
+    `queries`, or else in `views`, which has an entry for each window of the model's layers.
     """
 
     segments: list[Segment]
@@ -58,28 +83,36 @@ class Batch:
     out_slots: Tensor
     logit_rows: Tensor
     logit_counts: list[int]
-    decodes: list[Decodes]
-    extends: list[Extend]
+    views: dict[int | None, View]
+    queries: Queries | None = None
+
+    @property
+    def adapted(self) -> bool:
+        """Whether a token of it has an adapter."""
+        return any(segment.sequence.adapter for segment in self.segments)
 
 
-def build_batch(segments: list[Segment], rows: Rows, device: torch.device) -> Batch:
-    """Lay out `segments`, decoding ones first, shorter contexts before longer."""
+def build_batch(
+    segments: list[Segment],
+    rows: Rows,
+    device: torch.device,
+    windows: Iterable[int | None] = (None,),
+    query_tokens: int = 0,
+) -> Batch:
+    """Lay out `segments`, decoding ones first, shorter contexts before longer, for layers of all `windows`. If there are at
+    most `query_tokens` tokens, each is a query of its own."""
     ordered = sorted(segments, key=lambda s: (s.count > 1, _length_class(s) if s.count == 1 else 0))
     ends = np.cumsum([s.count for s in ordered])
     tokens, positions, out_slots, logit_rows, counts = [], [], [], [], []
     for segment, end in zip(ordered, ends.tolist(), strict=True):
         stop = segment.start + segment.count
-        tokens += segment.sequence.tokens[segment.start : stop]
+        tokens += segment.tokens
         positions.append(np.arange(segment.start, stop))
         out_slots.append(rows.table[segment.sequence.row, segment.start : stop])
         wanted = rows_with_logits(segment)
         counts.append(len(wanted))
         logit_rows += [end - stop + position for position in wanted]
-    extends = [
-        Extend(end - s.count, end, _tensor(rows.table[s.sequence.row, : s.start + s.count], device))
-        for s, end in zip(ordered, ends.tolist(), strict=True)
-        if s.count > 1
-    ]
+    queries = _queries(ordered, np.concatenate(positions), rows, device) if len(tokens) <= query_tokens else None
     return Batch(
         segments=ordered,
         input_ids=torch.tensor(tokens, device=device),
@@ -87,29 +120,70 @@ def build_batch(segments: list[Segment], rows: Rows, device: torch.device) -> Ba
         out_slots=_tensor(np.concatenate(out_slots), device),
         logit_rows=torch.tensor(logit_rows, dtype=torch.long, device=device),
         logit_counts=counts,
-        decodes=list(_decodes(ordered, rows, device)),
-        extends=extends,
+        views={} if queries else _views(ordered, rows, device, windows),
+        queries=queries,
     )
 
 
 def rows_with_logits(segment: Segment) -> list[int]:
-    """Positions in `segment` whose logits are needed: those before a prompt token to be scored, and the last if it completes."""
+    """Positions in `segment` whose logits are needed: those before a prompt token to be scored, and, if it completes, that of
+    the last token and of each drafted one."""
     sequence, stop = segment.sequence, segment.start + segment.count
     scored = range(max(segment.start, sequence.unscored - 1), min(stop, sequence.prompt_length - 1))
-    return [*scored, stop - 1] if segment.completes else [*scored]
+    return [*scored, *range(segment.known - 1, stop)] if segment.completes else [*scored]
 
 
-def _decodes(ordered: list[Segment], rows: Rows, device: torch.device) -> Iterable[Decodes]:
+def _queries(ordered: list[Segment], positions: np.ndarray, rows: Rows, device: torch.device) -> Queries:
+    row = np.repeat([s.sequence.row for s in ordered], [s.count for s in ordered])
+    slots = rows.table[row, : positions.max() + 1]
+    lengths = (positions + 1).astype(np.int32)
+    return Queries(torch.from_numpy(slots).to(device), torch.from_numpy(lengths).to(device))
+
+
+def _views(
+    ordered: list[Segment], rows: Rows, device: torch.device, windows: Iterable[int | None]
+) -> dict[int | None, View]:
+    """A view for each window; one that is wider than every context is the view of the whole."""
+    longest = max(s.start + s.count for s in ordered)
+    views: dict[int | None, View] = {}
+    for window in windows:
+        narrow = window if window is not None and window < longest else None
+        if narrow not in views:
+            views[narrow] = View(
+                list(_decodes(ordered, rows, device, narrow)), list(_extends(ordered, rows, device, narrow))
+            )
+        views[window] = views[narrow]
+    return views
+
+
+def _decodes(ordered: list[Segment], rows: Rows, device: torch.device, window: int | None) -> Iterator[Decodes]:
     decoding = [s for s in ordered if s.count == 1]
     end = 0
     for _, members in itertools.groupby(decoding, _length_class):
         group = list(members)
         begin, end = end, end + len(group)
-        lengths = np.array([s.start + 1 for s in group])
+        row = [s.sequence.row for s in group]
+        lengths = np.array([s.start + 1 for s in group])[:, None]
         longest = int(lengths.max())
-        mask = np.arange(longest) < lengths[:, None]
-        slots = rows.table[[s.sequence.row for s in group], :longest] * mask
+        if window is None or longest <= window:
+            mask = np.arange(longest) < lengths
+            slots = rows.table[row, :longest] * mask
+        else:
+            columns = np.maximum(lengths - window, 0) + np.arange(window)
+            mask = columns < lengths
+            slots = rows.table[np.array(row)[:, None], columns] * mask
         yield Decodes(begin, end, _tensor(slots, device), _tensor(mask[:, None, None, :], device))
+
+
+def _extends(ordered: list[Segment], rows: Rows, device: torch.device, window: int | None) -> Iterator[Extend]:
+    end = 0
+    for s in ordered:
+        end += s.count
+        if s.count > 1:
+            stop = s.start + s.count
+            first = 0 if window is None else max(0, s.start - window + 1)
+            slots = _tensor(rows.table[s.sequence.row, first:stop], device)
+            yield Extend(end - s.count, end, slots, window if window is not None and window < stop else None)
 
 
 def _length_class(segment: Segment) -> int:

@@ -1,10 +1,15 @@
-"""From a step's logits to each sequence's next tokens: scoring, constraints, sampling, and the rules by which a text ends."""
+"""From a step's logits to each sequence's next tokens: scoring, constraints, sampling, and the rules by which a text ends.
+
+Tokens are sampled in turns, one token of each sequence at a time. A sequence that got what was drafted for it has its next
+logits already and takes part in the next turn, so every rule holds for each token as it would without a draft.
+"""
 
 from __future__ import annotations
 
 import itertools
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,11 +19,34 @@ from .batch import Batch
 from .errors import RequestError
 from .grammar import Matcher, jump_forward
 from .model import Model
+from .plan import Segment
 from .request import Sequence, aborted, finished_by_length, finished_by_stop
 
 NO_TOKEN = "the constraint and the sampling parameters allow no token"
 NOT_A_NUMBER = "the model's logits are not a number (NaN)"
 REFUSED = "the constraint refused a token that it had asked for; does it spell a special token?"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A segment that completes its sequence; the logits after its last token are in row `first`, those after each drafted
+    one in the rows behind."""
+
+    segment: Segment
+    first: int
+
+    @property
+    def row(self) -> int:
+        """Where the logits are that choose the sequence's next token."""
+        return self.first + len(self.segment.sequence.tokens) - self.segment.known
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the sequence has more logits after the tokens that it got: all of them were drafted."""
+        segment, sequence = self.segment, self.segment.sequence
+        if not segment.draft or sequence.finish_reason:
+            return False
+        return segment.accepted == len(sequence.tokens) - segment.known
 
 
 class Collector:
@@ -34,30 +62,50 @@ class Collector:
     def begin(self, sequence: Sequence) -> None:
         """Give a new sequence the tokens that its constraint forces before the first choice."""
         self._append(sequence, self._jump(sequence, None))
+        if sequence.drafter:
+            sequence.drafter.forced = self._forced(sequence)
 
     def fill_masks(self, batch: Batch) -> Future[Tensor] | None:
         """Start filling the bitmasks that `collect` will need, on another thread while the model runs."""
-        matchers = [
-            segment.sequence.matcher for segment in batch.segments if samples(segment.sequence, segment.completes)
-        ]
+        return self._masks([s.sequence.matcher for s in batch.segments if samples(s.sequence, s.completes)])
+
+    def _masks(self, matchers: list[Matcher | None]) -> Future[Tensor] | None:
         return self._filling.submit(_fill, matchers, self._model.shape.vocab) if any(matchers) else None
 
-    def collect(self, batch: Batch, logits: Tensor, masks: Future[Tensor] | None) -> None:
-        """Score prompt tokens and give each sequence that completed its next tokens or its finish reason."""
-        sampled: list[Sequence] = []
-        rows: list[int] = []
+    @torch.inference_mode()
+    def collect(self, batch: Batch, logits: Tensor, masks: Future[Tensor] | None) -> int:
+        """Score prompt tokens and give each sequence that completed its next tokens or its finish reason.
+
+        Returns the number of tokens given.
+        """
+        turns: list[Turn] = []
         ends = itertools.accumulate(batch.logit_counts)
         for segment, end, count in zip(batch.segments, ends, batch.logit_counts, strict=True):
-            scored = count - segment.completes
-            if scored:
-                _score(segment.sequence, logits[end - count : end - count + scored])
-            if samples(segment.sequence, segment.completes):
-                sampled.append(segment.sequence)
-                rows.append(end - 1)
-            elif segment.completes:
-                segment.sequence.finish_reason = finished_by_length(0)
-        if sampled:
-            self._sample(sampled, logits[rows], masks)
+            sequence, completes = segment.sequence, segment.completes
+            first = end - 1 - len(segment.draft) if completes else end
+            if end - count < first:
+                _score(sequence, logits[end - count : first])
+            if samples(sequence, completes):
+                turns.append(Turn(segment, first))
+            elif completes and logits[first].isnan().any():
+                _fail_by_nan(sequence)
+            elif completes:
+                sequence.finish_reason = finished_by_length(0)
+        self._take_turns(turns, logits, masks)
+        for segment in (turn.segment for turn in turns):
+            if drafter := segment.sequence.drafter:
+                drafter.verified(len(segment.draft), segment.accepted)
+                drafter.forced = self._forced(segment.sequence)
+        return sum(len(turn.segment.sequence.tokens) - turn.segment.known for turn in turns)
+
+    def _take_turns(self, turns: list[Turn], logits: Tensor, masks: Future[Tensor] | None) -> None:
+        while turns:
+            sequences = [turn.segment.sequence for turn in turns]
+            # Where every row has its turn, none is needed again, and the logits may be changed in place.
+            chosen = logits if len(turns) == len(logits) else logits[[turn.row for turn in turns]]
+            self._sample(sequences, chosen, masks)
+            turns = [turn for turn in turns if turn.goes_on]
+            masks = self._masks([turn.segment.sequence.matcher for turn in turns])
 
     def _sample(self, sequences: list[Sequence], logits: Tensor, masks: Future[Tensor] | None) -> None:
         raw = logits.clone() if any(s.request.logprobs for s in sequences) else logits
@@ -68,7 +116,7 @@ class Collector:
         tokens = sampling.sample(logits, sequences)
         for row, (sequence, token, peak) in enumerate(zip(sequences, tokens, best, strict=True)):
             if peak != peak:
-                sequence.finish_reason = aborted(NOT_A_NUMBER, 500)
+                _fail_by_nan(sequence)
             elif peak == -torch.inf:
                 sequence.finish_reason = aborted(NO_TOKEN, 400)
             else:
@@ -95,6 +143,12 @@ class Collector:
         except RequestError as error:
             sequence.finish_reason = aborted(str(error), error.status)
             return []
+
+    def _forced(self, sequence: Sequence) -> list[int]:
+        """The likely tokens of what must come next."""
+        if sequence.matcher is None or sequence.finish_reason:
+            return []
+        return self._tokenizer.encode(sequence.matcher.forced(), add_special_tokens=False).ids
 
     def _append(self, sequence: Sequence, tokens: list[int]) -> None:
         """Add output tokens up to the first that ends the sequence."""
@@ -134,6 +188,11 @@ class Collector:
 def samples(sequence: Sequence, completes: bool) -> bool:
     """Whether a token is sampled after a step that `completes` the tokens of `sequence`."""
     return completes and sequence.max_new_tokens > 0
+
+
+def _fail_by_nan(sequence: Sequence) -> None:
+    sequence.finish_reason = aborted(NOT_A_NUMBER, 500)
+    sequence.poisoned = True
 
 
 def _score(sequence: Sequence, logits: Tensor) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -23,10 +23,13 @@ from .batch import build_batch
 from .collect import Collector
 from .errors import RequestError
 from .grammar import GrammarCompiler, Matcher
+from .graphs import Graphs, GraphSettings
 from .model import Model
-from .request import Output, Request, Sequence, aborted
+from .plan import Plan
+from .request import Output, Request, Sequence, aborted, refusal
 from .schedule import Policy, Scheduler
-from .step_log import StepLog
+from .speculate import Drafter
+from .step_log import LogSettings, StepLog
 from .text import TextStream
 
 logger = logging.getLogger(__name__)
@@ -34,13 +37,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Sizes of the engine, resolved. `slots` is the KV cache in tokens, `rows` the requests computed together."""
+    """Sizes of the engine, resolved. `slots` is the KV cache in tokens, `rows` the requests computed together. With
+    `auto_truncate`, prompts that are too long lose their end. `grammar_backend` is xgrammar, llguidance, or none, which
+    refuses constraints.
+    """
 
     slots: int
     rows: int
     policy: Policy
     seed: int
-    log_interval: int = 40
+    graphs: GraphSettings = field(default_factory=GraphSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    auto_truncate: bool = False
+    grammar_backend: str = "xgrammar"
+    json_whitespace: str | None = None
 
 
 class Engine:
@@ -50,11 +60,17 @@ class Engine:
         self.model, self.settings = model, settings
         self.context = min(model.shape.context, settings.slots)
         self.scheduler = Scheduler(settings.slots, settings.rows, self.context, settings.policy)
-        self.log = StepLog(settings.log_interval)
+        self.log = StepLog(settings.log)
         self.failure: BaseException | None = None
         self.last_progress = time.monotonic()
-        self._cache = model.new_cache(settings.slots)
-        self._grammars = GrammarCompiler(model.tokenizer, model.shape.vocab, model.stop_tokens)
+        self._graphs = Graphs(model, model.new_cache(settings.slots), self.context, settings.graphs)
+        self._grammars = GrammarCompiler(
+            model.tokenizer,
+            model.shape.vocab,
+            model.stop_tokens,
+            backend=settings.grammar_backend,
+            json_whitespace=settings.json_whitespace,
+        )
         self._collector = Collector(model)
         self._deliver = deliver
         self._random = random.Random(settings.seed)
@@ -76,14 +92,20 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
 
+    def wait_until_loaded(self) -> None:
+        """Wait until requests with constraints cost others nothing; before, the first ones would stop everything for seconds."""
+        self._grammars.wait_until_loaded()
+
     def check(self, request: Request) -> None:
         """Raise `RequestError` if `request` can never be served."""
+        request = self._fitted(request)
         length = len(request.input_ids)
         if length == 0:
             raise RequestError("input_ids cannot be empty.")
         if length >= self.context:
             raise RequestError(
-                f"The input ({length} tokens) is longer than the model's context length ({self.context} tokens)."
+                f"The input ({length} tokens) is longer than the model's context length ({self.context} tokens). "
+                "Use a shorter input or enable --allow-auto-truncate."
             )
         vocabulary = self.model.shape.vocab
         ids = (
@@ -97,10 +119,20 @@ class Engine:
             raise RequestError(
                 f"logprob_start_len must be below the prompt's length {length}, got {request.logprobs.start}."
             )
+        if (constraint := request.params.constraint) and self.settings.grammar_backend == "none":
+            raise RequestError(f"{constraint.kind} is switched off: the server runs with --grammar-backend none.")
+        self.model.adapters.number(request.lora_path)
 
     def submit(self, request: Request) -> None:
         """Queue a checked request; its outputs are delivered, the last with a finish reason, whatever happens."""
-        self._inbox.put(lambda: self._intake(request))
+        self._inbox.put(lambda: self._intake(self._fitted(request)))
+
+    def _fitted(self, request: Request) -> Request:
+        """`request`, without the end of a prompt that is too long if that may be cut."""
+        longest = self.context - 1
+        if not self.settings.auto_truncate or len(request.input_ids) <= longest:
+            return request
+        return replace(request, input_ids=request.input_ids[:longest])
 
     def abort(self, rid: str, *, prefix: bool = False) -> None:
         """End the request `rid`, or all whose id begins so, with finish reason `abort`. Unknown ids are ignored."""
@@ -128,14 +160,17 @@ class Engine:
         except BaseException as error:
             logger.exception("the engine failed")
             self.failure = error
-            message = f"the engine failed: {error!r}"
-            self._fail(self.scheduler.running + list(self.scheduler.waiting), message)
-            self._deliver([_refusal(request, aborted(message, 500)) for request in self._compiling.values()])
+            reason = aborted(f"the engine failed: {error!r}", 500)
+            sequences = [*self.scheduler.running, *self.scheduler.waiting]
+            requests = [*(s.request for s in sequences), *self._compiling.values()]
+            self._deliver([refusal(request, reason) for request in requests])
 
     def _drain(self) -> None:
         if not self.busy:
             self.log.idle()
-            self._inbox.get()()
+            command = self._inbox.get()
+            self.last_progress = time.monotonic()  # being idle is no hang
+            command()
         while not self._closing and not self._inbox.empty():
             self._inbox.get()()
 
@@ -143,48 +178,44 @@ class Engine:
         """Compute one batch and deliver what it gave."""
         began = time.perf_counter()
         plan = self.scheduler.plan()
-        batch = build_batch(plan.segments, self.scheduler.rows, self.model.device)
+        model = self.model
+        batch = build_batch(plan.segments, self.scheduler.rows, model.device, model.windows, model.query_tokens)
         masks = self._collector.fill_masks(batch)
         planned = time.perf_counter()
         try:
-            logits = self.model.forward(batch, self._cache)
-        except torch.OutOfMemoryError as error:
-            self._fail([s.sequence for s in plan.segments], f"out of memory in a step: {error}")
+            logits = self._graphs.forward(batch)
+            computed = time.perf_counter()
+            generated = self._collector.collect(batch, logits, masks)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._out_of_memory(plan, str(error))
             return
-        computed = time.perf_counter()
         for segment in plan.segments:
             self.scheduler.computed(segment)
-        self.log.step(plan, self.scheduler)
-        self._collector.collect(batch, logits, masks)
-        outputs = [o for s in batch.segments if (o := self._output(s.sequence)) is not None]
-        if outputs:
-            self._deliver(outputs)
+        self.log.step(plan, self.scheduler, generated)
+        self._deliver_from([segment.sequence for segment in batch.segments])
         self.log.spent(plan=planned - began, forward=computed - planned, collect=time.perf_counter() - computed)
 
-    def _output(self, sequence: Sequence) -> Output | None:
-        """What to deliver of a sequence now, if anything; a finished one leaves the scheduler."""
-        finished = sequence.finish_reason is not None
-        new = sequence.output_length - sequence.emitted
-        interval = sequence.request.stream_interval
-        if not finished and (interval is None or new < interval):
-            return None
-        if finished:
-            self.scheduler.finish(sequence)
-            self.log.finished(sequence)
-        output = Output(
-            rid=sequence.request.rid,
-            text=sequence.text.take(final=finished),
-            token_ids=sequence.tokens[sequence.prompt_length + sequence.emitted :],
-            prompt_tokens=sequence.prompt_length,
-            completion_tokens=sequence.output_length,
-            cached_tokens=min(sequence.cached_tokens or 0, sequence.prompt_length - 1),
-            finish_reason=sequence.finish_reason,
-            input_logprobs=[] if sequence.emitted else sequence.input_logprobs,
-            output_logprobs=sequence.output_logprobs[sequence.emitted :],
-            retractions=sequence.retractions,
-        )
-        sequence.emitted = sequence.output_length
-        return output
+    def _out_of_memory(self, plan: Plan, message: str) -> None:
+        """Let a step's sequences try again with fewer prompt tokens a step, or fail if that is not what takes the memory."""
+        sequences = [segment.sequence for segment in plan.segments]
+        if self.scheduler.out_of_memory(plan):
+            logger.warning("out of memory; at most %d prompt tokens a step from now on", self.scheduler.policy.chunk)
+        else:
+            logger.error("out of memory: %s", message)
+            for sequence in sequences:
+                sequence.finish_reason = sequence.finish_reason or aborted(f"out of memory in a step: {message}", 500)
+        self._deliver_from(sequences)
+
+    def _deliver_from(self, sequences: list[Sequence]) -> None:
+        """Deliver what there is to deliver of `sequences` now; a finished one leaves the scheduler."""
+        for sequence in sequences:
+            if sequence.finish_reason is not None:
+                self.scheduler.finish(sequence)
+                self.log.finished(sequence)
+        if outputs := [sequence.take_output() for sequence in sequences if sequence.has_output]:
+            self._deliver(outputs)
 
     # -- commands -------------------------------------------------------------------------------------------------------
 
@@ -202,7 +233,7 @@ class Engine:
             return
         if error := compiled.exception():
             status = error.status if isinstance(error, RequestError) else 500
-            self._deliver([_refusal(request, aborted(str(error), status))])
+            self._deliver([refusal(request, aborted(str(error), status))])
         else:
             self._add(request, compiled.result()())
 
@@ -216,24 +247,21 @@ class Engine:
             seed=seed,
             text=TextStream(self.model.tokenizer.backend_tokenizer, params, request.input_ids),
             matcher=matcher,
+            adapter=self.model.adapters.number(request.lora_path),
+            drafter=Drafter(self.settings.policy.drafted) if self.settings.policy.drafted else None,
         )
         self.scheduler.add(sequence)
         self._collector.begin(sequence)
         if sequence.finish_reason:
-            self._deliver([o for o in [self._output(sequence)] if o])
+            self._deliver_from([sequence])
 
     def _abort(self, chosen: Callable[[str], bool]) -> None:
         for rid in [rid for rid in self._compiling if chosen(rid)]:
-            self._deliver([_refusal(self._compiling.pop(rid), aborted("the request was aborted"))])
+            self._deliver([refusal(self._compiling.pop(rid), aborted("the request was aborted"))])
         sequences = self.scheduler.running + list(self.scheduler.waiting)
         for sequence in [s for s in sequences if chosen(s.request.rid)]:
             sequence.finish_reason = aborted("the request was aborted")
-            self._deliver([o for o in [self._output(sequence)] if o])
-
-    def _fail(self, sequences: list[Sequence], message: str) -> None:
-        for sequence in sequences:
-            sequence.finish_reason = aborted(message, 500)
-            self._deliver([o for o in [self._output(sequence)] if o])
+            self._deliver_from([sequence])
 
     def _flush(self) -> bool:
         self._grammars.clear()
@@ -243,6 +271,6 @@ class Engine:
         self._closing = True
 
 
-def _refusal(request: Request, reason: dict) -> Output:
-    """The only output of a request that never ran."""
-    return Output(request.rid, "", [], len(request.input_ids), 0, 0, finish_reason=reason)
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether there was too little memory; on a CPU torch says so only in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

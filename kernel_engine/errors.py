@@ -4,11 +4,14 @@ from __future__ import annotations
 
 
 class RequestError(ValueError):
-    """A request that cannot be served. `status` is the HTTP status its sender gets; the engine goes on."""
+    """A request that cannot be served; the engine goes on.
 
-    def __init__(self, message: str, status: int = 400):
+    `status` is the HTTP status its sender gets, `param` the field that is wrong, where one is.
+    """
+
+    def __init__(self, message: str, status: int = 400, param: str | None = None):
         super().__init__(message)
-        self.status = status
+        self.status, self.param = status, param
 
 
 class LoadError(RuntimeError):

@@ -1,8 +1,9 @@
 """Constraints on the output: compiled once, off the engine thread, and followed token by token by a matcher.
 
 Regular expressions go to llguidance (github.com/guidance-ai/llguidance), whose lazy automata need no compile time and make
-masks of bounded repetitions cheap; JSON schemas, EBNF and structural tags go to xgrammar (github.com/mlc-ai/xgrammar). A
-constraint that cannot be compiled is a `RequestError` with the compiler's sentence; both outcomes are cached.
+masks of bounded repetitions cheap; JSON schemas, EBNF and structural tags go to xgrammar (github.com/mlc-ai/xgrammar), the
+former two to llguidance where it is asked for. A constraint that cannot be compiled is a `RequestError` with the compiler's
+sentence; both outcomes are cached.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, wait
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
 COMPILE_THREADS = 2
 COMPILE_SECONDS = 30.0
+LENGTHS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 12), (13, 16))
+SLICES = [rf"[\w\s]{{{shortest},{longest}}}" for shortest, longest in LENGTHS]
+"""Parts of the vocabulary whose masks llguidance keeps, and takes whole where a regex allows all of their tokens instead of
+walking these: words by their length, which a repetition such as `\\w{1,16}` allows up to what is left of it."""
+MAX_JSON_SPACES = 32
+"""White space in a row between parts of JSON. Small models, once they indent, may write nothing else without a limit."""
 LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 """What xgrammar puts before its messages: time, source file and line."""
 
@@ -78,7 +86,10 @@ class XGrammarMatcher:
         self._matcher.rollback(count)
 
     def forced(self) -> str:
-        return self._matcher.find_jump_forward_string()
+        try:
+            return self._matcher.find_jump_forward_string()
+        except UnicodeDecodeError:  # the rest of a character that the last token began: left to the model's tokens
+            return ""
 
     @property
     def finished(self) -> bool:
@@ -113,10 +124,23 @@ class LLGuidanceMatcher:
 
 
 class GrammarCompiler:
-    """Compiles constraints for one vocabulary. `compile` is called on one thread only; the work is done on others."""
+    """Compiles constraints for one vocabulary. `compile` is called on one thread only; the work is done on others.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, vocab_size: int, stop_tokens: list[int]):
+    `backend` compiles JSON schemas and EBNF: xgrammar or llguidance. `json_whitespace` is a regular expression for what may
+    stand between the parts of JSON, which only llguidance can be told.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        vocab_size: int,
+        stop_tokens: list[int],
+        backend: str = "xgrammar",
+        json_whitespace: str | None = None,
+    ):
         self._tokenizer, self._vocab_size, self._stop_tokens = tokenizer, vocab_size, stop_tokens
+        self._guided = {"regex", "json_schema", "ebnf"} if backend == "llguidance" else {"regex"}
+        self._json_whitespace = json_whitespace
         self._threads = ThreadPoolExecutor(COMPILE_THREADS, thread_name_prefix="grammar")
         self._llguidance = self._threads.submit(self._load_llguidance)
         self._xgrammar = self._threads.submit(self._load_xgrammar)
@@ -125,9 +149,14 @@ class GrammarCompiler:
     def compile(self, constraint: Constraint) -> Future[Callable[[], Matcher]]:
         """A maker of matchers for the constraint, perhaps later; its error, if any, is a `RequestError`."""
         if constraint not in self._cache:
-            work = self._compile_regex if constraint.kind == "regex" else self._compile_grammar
+            work = self._compile_llguidance if constraint.kind in self._guided else self._compile_xgrammar
             self._cache[constraint] = _within(COMPILE_SECONDS, self._threads.submit(work, constraint), constraint.kind)
         return self._cache[constraint]
+
+    def wait_until_loaded(self) -> None:
+        """Wait for what is made of the vocabulary once: seconds for a large one, in which Python runs nothing else."""
+        loading: list[Future[Any]] = [self._llguidance, self._xgrammar]
+        wait(loading)
 
     def clear(self) -> None:
         self._cache.clear()
@@ -138,7 +167,9 @@ class GrammarCompiler:
     def _load_llguidance(self) -> LLTokenizer:
         import llguidance.hf
 
-        return llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=self._vocab_size, eos_token=self._stop_tokens)
+        return llguidance.hf.from_tokenizer(
+            self._tokenizer, n_vocab=self._vocab_size, eos_token=self._stop_tokens, slices=SLICES
+        )
 
     def _load_xgrammar(self) -> XGrammarCompiler:
         import xgrammar
@@ -148,19 +179,28 @@ class GrammarCompiler:
         )
         return xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
 
-    def _compile_regex(self, constraint: Constraint) -> Callable[[], Matcher]:
-        from llguidance import LLMatcher
+    def _compile_llguidance(self, constraint: Constraint) -> Callable[[], Matcher]:
+        from llguidance import LLMatcher, grammar_from
 
-        matcher = LLMatcher(self._llguidance.result(), LLMatcher.grammar_from_regex(constraint.text), log_level=0)
+        kind, text = constraint.kind, constraint.text
+        try:
+            if kind == "json_schema" and self._json_whitespace:
+                spaces = self._json_whitespace
+                grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_pattern": spaces})
+            else:
+                grammar = grammar_from(kind, text)  # pyright: ignore[reportArgumentType]
+        except ValueError as error:  # what it finds before it compiles, such as text that is not JSON
+            raise RequestError(f"{kind} {text!r} cannot be used: {error}") from None
+        matcher = LLMatcher(self._llguidance.result(), grammar, log_level=0)
         if error := matcher.get_error():
             reason = error.split("error: ")[-1].splitlines()[0]
-            raise RequestError(f"regex {constraint.text!r} cannot be used: {reason}")
+            raise RequestError(f"{kind} {text!r} cannot be used: {reason}")
         return lambda: LLGuidanceMatcher(matcher.deep_copy())
 
-    def _compile_grammar(self, constraint: Constraint) -> Callable[[], Matcher]:
+    def _compile_xgrammar(self, constraint: Constraint) -> Callable[[], Matcher]:
         compiler = self._xgrammar.result()
         compilers = {
-            "json_schema": compiler.compile_json_schema,
+            "json_schema": partial(compiler.compile_json_schema, max_whitespace_cnt=MAX_JSON_SPACES),
             "ebnf": compiler.compile_grammar,
             "structural_tag": compiler.compile_structural_tag,
         }

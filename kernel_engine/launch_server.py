@@ -6,7 +6,6 @@ Exit codes: 0 after SIGTERM or SIGINT, 1 if the engine failed, 2 for a wrong com
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import faulthandler
 import json
 import logging
@@ -18,19 +17,21 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import LoadError
 from .server_args import ServerArgs, parse_args
+from .server_log import set_up_logging, timed
 from .source import check_available, resolve_model_path
 
 if TYPE_CHECKING:
+    from .async_engine import AsyncEngine
     from .engine import EngineSettings
     from .model import Model
+    from .server import Server
 
 logger = logging.getLogger("kernel_engine")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-WARMUP_PROMPT = "The capital city of France is"
 EXIT_ENGINE_FAILED, EXIT_CANNOT_LOAD = 1, 3
 
 
@@ -39,26 +40,31 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = parse_args(sys.argv[1:] if arguments is None else arguments)
         _on_stop_signals(lambda: sys.exit(0))
-        _set_up_logging(args.log_level)
+        set_up_logging(args)
+        for sentence in args.without_effect():
+            logger.warning(sentence)
         _warn_if_open(args)
+        _show_only_gpu(args.base_gpu_id)
         with _listener(args.host, args.port) as listener:
             settings = args.public() | {"port": listener.getsockname()[1]}
             logger.info("server_args=ServerArgs(%s)", ", ".join(f"{k}={v!r}" for k, v in settings.items()))
             model, engine_settings = _load(args)
             return asyncio.run(_serve(model, engine_settings, args, listener))
     except LoadError as error:
-        logging.getLogger("kernel_engine").error("%s", error)
+        logger.error("%s", error)
         return EXIT_CANNOT_LOAD
 
 
 def _load(args: ServerArgs) -> tuple[Model, EngineSettings]:
     check_available(resolve_model_path(args.model_path))
-    from .model import load_model
-    from .sizing import choose_threads, resolve_settings
+    with timed("imports", args.show_time_cost):
+        from .loading import load_model
+        from .sizing import choose_threads, on_one_thread, resolve_settings
 
     began = time.monotonic()
     logger.info("Load weight begin. model=%s, load_format=%s", args.model_path, args.load_format)
-    model = load_model(args)
+    with timed("the model", args.show_time_cost), on_one_thread():
+        model = load_model(args)
     logger.info(
         "Load weight end. type=%s, dtype=%s, mem usage=%.2f GB, seconds=%.1f.",
         type(model.module).__name__, model.dtype, model.weight_bytes / 1e9, time.monotonic() - began,
@@ -75,18 +81,20 @@ def _load(args: ServerArgs) -> tuple[Model, EngineSettings]:
 
 
 async def _serve(model: Model, settings: EngineSettings, args: ServerArgs, listener: socket.socket) -> int:
-    import uvicorn
+    with timed("imports of the server", args.show_time_cost):
+        import uvicorn
 
-    from .async_engine import AsyncEngine
-    from .server import Server
+        from .async_engine import AsyncEngine
+        from .server import Server
 
     def stop() -> None:
         web.should_exit = True
 
-    engine = AsyncEngine(model, settings, on_failure=stop)
-    server = Server(engine, args)
+    with timed("the engine", args.show_time_cost):
+        engine = AsyncEngine(model, settings, on_failure=stop)
+        server = Server(engine, args)
     config = uvicorn.Config(
-        server.app(), log_config=None, log_level=args.log_level, timeout_graceful_shutdown=1, lifespan="off", ws="none"
+        server.app(), log_config=None, log_level=args.http_level, timeout_graceful_shutdown=1, lifespan="off", ws="none"
     )
     web = uvicorn.Server(config)
     _on_stop_signals(stop)  # uvicorn raises a signal again when it has shut down, for the handlers before its own
@@ -96,23 +104,20 @@ async def _serve(model: Model, settings: EngineSettings, args: ServerArgs, liste
         while not web.started and not serving.done():
             await asyncio.sleep(0.005)
         if not serving.done():
-            await _warm_up(engine, server, args, listener)
+            await _get_ready(engine, server, args, listener)
         await serving
     finally:
         engine.engine.close()
     return EXIT_ENGINE_FAILED if engine.engine.failure else 0
 
 
-async def _warm_up(engine: Any, server: Any, args: ServerArgs, listener: socket.socket) -> None:
-    """Generate once, so that the first user does not wait for lazy set-up; then say that the server is ready."""
-    from .request import Request
-    from .sampling_params import SamplingParams
+async def _get_ready(engine: AsyncEngine, server: Server, args: ServerArgs, listener: socket.socket) -> None:
+    """Warm up, then say that the server is ready."""
+    from .warmup import warm_up
 
-    ids = engine.engine.model.tokenizer(WARMUP_PROMPT)["input_ids"][: engine.engine.context - 1]
-    request = Request(rid="warmup", input_ids=ids, params=SamplingParams(max_new_tokens=8, temperature=0.0))
-    async with contextlib.aclosing(engine.run([request])) as outputs:
-        async for _ in outputs:
-            pass
+    with timed("warm-up", args.show_time_cost):
+        await warm_up(engine, args)
+        await asyncio.to_thread(engine.engine.wait_until_loaded)
     if engine.engine.failure:
         return
     server.ready = True
@@ -131,6 +136,16 @@ def _on_stop_signals(act: Callable[[], object]) -> None:
 def _warn_if_open(args: ServerArgs) -> None:
     if args.secret() is None and args.host not in LOOPBACK:
         logger.warning("anybody who can reach %s may use this server: set --api-key, or --host 127.0.0.1.", args.host)
+
+
+def _show_only_gpu(index: int) -> None:
+    """Let CUDA, which is not there yet, see only one of the GPUs that it would see; that one is its first then."""
+    if index:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else []
+        if names and index >= len(names):
+            raise LoadError(f"--base-gpu-id {index}: CUDA_VISIBLE_DEVICES={visible} has no such GPU.")
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[index] if names else str(index)
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -153,7 +168,7 @@ def _write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _start_watchdog(engine: Any, seconds: float) -> None:
+def _start_watchdog(engine: AsyncEngine, seconds: float) -> None:
     """End the process, with every thread's stack in the log, if a step takes longer than `seconds`."""
 
     def watch() -> None:
@@ -166,24 +181,6 @@ def _start_watchdog(engine: Any, seconds: float) -> None:
                 os._exit(EXIT_ENGINE_FAILED)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
-
-
-class _SGLangFormat(logging.Formatter):
-    """`[time] message`, with uvicorn's lines marked by their level, as SGLang's log has them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        stamp = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
-        plain = record.levelno == logging.INFO and not record.name.startswith("uvicorn")
-        return f"[{stamp}] {line}" if plain else f"[{stamp}] {record.levelname + ':':<9}{line}"
-
-
-def _set_up_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_SGLangFormat())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in ("kernel_engine", "uvicorn"):
-        logging.getLogger(name).setLevel(level.upper())
 
 
 if __name__ == "__main__":

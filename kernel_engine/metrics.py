@@ -36,6 +36,11 @@ class EngineMetrics(Collector):
                 log.cached_tokens / max(log.cached_tokens + log.prompt_tokens, 1),
                 "share of the prompt tokens that came from the cache",
             ),
+            "spec_accept_length": (
+                1 + log.accepted / log.turns if log.turns else 0.0,
+                "tokens that a forward pass gave a request, jumps not counted; 0 without speculation",
+            ),
+            "spec_accept_rate": (log.accepted / max(log.drafted, 1), "share of the drafted tokens that were right"),
             "kv_available_tokens": (scheduler.pool.free_count, "free KV slots"),
             "kv_evictable_tokens": (scheduler.tree.evictable, "KV slots of cached prefixes that may be evicted"),
         }
@@ -54,6 +59,9 @@ class EngineMetrics(Collector):
         yield self._histogram("time_to_first_token_seconds", "from arrival to the first token", log.first_token)
         yield self._histogram("inter_token_latency_seconds", "mean time between a request's tokens", log.between_tokens)
         yield self._histogram("e2e_request_latency_seconds", "from arrival to the end", log.whole_request)
+        if log.settings.lengths:
+            yield self._histogram("prompt_tokens_histogram", "prompt tokens of a request", log.prompt_lengths)
+            yield self._histogram("generation_tokens_histogram", "tokens generated for a request", log.output_lengths)
         steps = CounterMetricFamily(
             "sglang:step_seconds", "engine time by phase of a step", labels=["model_name", "phase"]
         )

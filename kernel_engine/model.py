@@ -1,11 +1,14 @@
-"""The model: a Hugging Face causal language model, loaded unchanged and run on our KV pool.
+"""The model: a Hugging Face causal language model, unchanged, run on our KV pool.
 
-Owns how it is loaded (weights or random ones), what it runs as (device, dtype), and one method, `forward`, from a batch to
-logits.
+Owns what a loaded module is to the engine: the sizes of its cache, the tokens that end a text, its defaults of sampling, and
+one method, `forward`, from a batch to logits.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +18,20 @@ from torch import Tensor
 from .attention import IMPLEMENTATION
 from .batch import Batch
 from .errors import LoadError
+from .features import AttentionLayer, observe, windows
 from .fuse import fuse
+from .lora import Adapters
 from .pool import KVCache
-from .source import first_line, is_bundled, resolve_model_path
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-    from .server_args import ServerArgs
+logger = logging.getLogger(__name__)
 
-SMALL_MODEL_BYTES = 512 << 20
-"""On a CPU, a bf16 checkpoint up to this size runs in fp32: its steps cost calls, not bytes, and fp32 calls cost less."""
-DTYPES = {
-    "half": torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16,
-    "float": torch.float32, "float32": torch.float32,
-}  # fmt: skip
+QUERY_TOKENS = 256
+"""On a GPU, steps of up to so many tokens compute each as a query of its own, which takes one kernel and fits a CUDA graph; longer
+ones read each sequence's keys once for all of its tokens."""
+SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +46,40 @@ class Shape:
 
 
 class Model:
-    """A loaded model and its tokenizer. `stop_tokens` are the ids that end a text unless `ignore_eos`.
+    """A loaded model and its tokenizer. Raises `LoadError` for a model that would be computed wrong.
 
-    `context_length` shortens the model's own context. Raises `LoadError` for a model that would be computed wrong.
+    `context_length` shortens the model's own context; `cache_dtype` is that of the keys and values kept, by default the
+    model's. `stop_tokens` are the ids that end a text unless `ignore_eos`; `default_sampling` is what the model's
+    generation_config.json sets of temperature, top_p, top_k, min_p and repetition_penalty; `windows` are those of its layers;
+    `adapters` are those that were put into `module`.
+    A step of up to `query_tokens` tokens is laid out with each as a query of its own.
     """
 
-    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, context_length: int | None = None):
-        config = module.config.get_text_config(decoder=True)
-        _refuse_unsupported(module, config)
-        module.set_attn_implementation(IMPLEMENTATION)
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        context_length: int | None = None,
+        cache_dtype: torch.dtype | None = None,
+        adapters: Adapters | None = None,
+    ):
         self.module, self.tokenizer = module.eval().requires_grad_(False), tokenizer
+        self.adapters = adapters or Adapters()
+        layers = observe(module)
+        module.set_attn_implementation(IMPLEMENTATION)
         fuse(module)
-        self.shape = _shape(config, context_length)
+        self.windows = windows(layers)
+        self.shape = _shape(module.config.get_text_config(decoder=True), layers, context_length)
         self.device, self.dtype = module.device, module.dtype
+        self.query_tokens = QUERY_TOKENS if self.device.type == "cuda" else 0
+        self.cache_dtype = cache_dtype or self.dtype
         self.stop_tokens = _stop_tokens(module, tokenizer)
+        self.default_sampling = _default_sampling(module)
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Run one step; returns logits `[len(batch.logit_rows), vocabulary]` in fp32."""
+        self.adapters.begin(batch.segments, self.device)
         output = self.module(
             input_ids=batch.input_ids[None],
             position_ids=batch.positions[None],
@@ -74,133 +92,43 @@ class Model:
 
     def new_cache(self, slots: int) -> KVCache:
         shape = self.shape
-        return KVCache(shape.layers, slots, shape.kv_heads, shape.head_dim, self.dtype, self.device)
+        return KVCache(shape.layers, slots, shape.kv_heads, shape.head_dim, self.cache_dtype, self.device)
 
     @property
     def kv_bytes_per_token(self) -> int:
-        return KVCache.bytes_per_token(self.shape.layers, self.shape.kv_heads, self.shape.head_dim, self.dtype)
+        return KVCache.bytes_per_token(self.shape.layers, self.shape.kv_heads, self.shape.head_dim, self.cache_dtype)
 
     @property
     def weight_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.module.parameters())
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def load_model(args: ServerArgs) -> Model:
-    """Load what `args.model_path` names. Raises `LoadError` with a sentence if that cannot be done."""
-    path = resolve_model_path(args.model_path)
-    config = _load_config(path, args)
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = resolve_dtype(args.dtype, config, device)
-    tokenizer = _load_tokenizer(resolve_model_path(args.tokenizer_path or args.model_path), args)
-    module = _load_module(path, config, args, dtype, device)
-    return Model(module, tokenizer, args.context_length)
-
-
-def resolve_dtype(name: str, config: PretrainedConfig, device: torch.device) -> torch.dtype:
-    """SGLang's rule for `auto` (bf16 stays, fp32 and fp16 run as fp16) on a GPU; on a CPU the checkpoint's own, small ones fp32."""
-    if name != "auto":
-        return DTYPES[name]
-    stored = config.dtype or torch.float32
-    stored = getattr(torch, stored) if isinstance(stored, str) else stored
-    if device.type != "cpu":
-        return torch.bfloat16 if stored == torch.bfloat16 else torch.float16
-    text = config.get_text_config(decoder=True)
-    layer = text.hidden_size * (
-        4 * text.hidden_size + 3 * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size)
-    )
-    parameters = text.vocab_size * text.hidden_size + text.num_hidden_layers * layer
-    return torch.float32 if stored == torch.float16 or 2 * parameters <= SMALL_MODEL_BYTES else stored
-
-
-def _load_config(path: str, args: ServerArgs) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    overrides = args.model_overrides()
-    try:
-        return AutoConfig.from_pretrained(
-            path,
-            trust_remote_code=args.trust_remote_code,
-            revision=args.revision,
-            cache_dir=args.download_dir,
-            **overrides,
+def _shape(config: PretrainedConfig, layers: Sequence[AttentionLayer], context_length: int | None) -> Shape:
+    own = _context(config)
+    if context_length is not None and context_length > own:
+        raise LoadError(
+            f"--context-length {context_length} is more than the model's {own} positions. To go beyond what it was trained for, "
+            f"override its config with --json-model-override-args '{{\"max_position_embeddings\": {context_length}}}'."
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise LoadError(_load_failure(path, error)) from error
-
-
-def _load_tokenizer(path: str, args: ServerArgs) -> PreTrainedTokenizerFast:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            path,
-            trust_remote_code=args.trust_remote_code and not is_bundled(path),
-            revision=args.revision,
-            cache_dir=args.download_dir,
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise LoadError(f"no tokenizer in {path!r}: {first_line(error)} Name one with --tokenizer-path.") from error
-    if not tokenizer("a")["input_ids"]:  # transformers makes an empty one where there are no files
-        raise LoadError(f"no tokenizer in {path!r}. Name one with --tokenizer-path.")
-    if not tokenizer.is_fast:
-        raise LoadError(f"the tokenizer in {path!r} has no fast version (tokenizer.json), which streaming needs.")
-    return tokenizer
-
-
-def _load_module(
-    path: str, config: PretrainedConfig, args: ServerArgs, dtype: torch.dtype, device: torch.device
-) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
-    common: dict[str, Any] = {
-        "dtype": dtype,
-        "trust_remote_code": args.trust_remote_code,
-    }
-    try:
-        if args.load_format == "dummy":
-            torch.manual_seed(args.random_seed or 0)
-            with device:
-                module = AutoModelForCausalLM.from_config(config, **common)
-        else:
-            module = AutoModelForCausalLM.from_pretrained(
-                path,
-                config=config,
-                revision=args.revision,
-                cache_dir=args.download_dir,
-                **common,
-            )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise LoadError(_load_failure(path, error)) from error
-    module.to(device)  # pyright: ignore[reportArgumentType]
-    return module
-
-
-def _refuse_unsupported(module: PreTrainedModel, config: PretrainedConfig) -> None:
-    """Refuse at load what would be computed wrong: our attention is causal, full and without caps or sinks."""
-    name = type(module).__name__
-    if not module._supports_attention_backend:
-        raise LoadError(f"{name} is not supported: its attention cannot be replaced (no AttentionInterface).")
-    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if layer_types != {"full_attention"} or (
-        getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    ):
-        raise LoadError(f"{name} is not supported yet: it uses sliding-window or other special attention layers.")
-    if getattr(config, "attn_logit_softcapping", None):
-        raise LoadError(f"{name} is not supported yet: it caps its attention logits (attn_logit_softcapping).")
-
-
-def _shape(config: PretrainedConfig, context_length: int | None) -> Shape:
-    heads = config.num_attention_heads
-    context = config.max_position_embeddings
-    if context_length is not None and context_length > context:
-        raise LoadError(f"--context-length {context_length} is more than the model's {context} positions.")
     return Shape(
-        layers=config.num_hidden_layers,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        layers=len(layers),
+        kv_heads=layers[0].kv_heads,
+        head_dim=layers[0].head_dim,
         vocab=config.vocab_size,
-        context=context_length or context,
+        context=context_length or own,
     )
+
+
+def _context(config: PretrainedConfig) -> int:
+    """The positions that a model has. With longrope, transformers turns every token of a batch otherwise once one lies beyond
+    the length the model was first trained on, so cached keys would not fit: the context ends there."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return config.max_position_embeddings
+    first = min(config.max_position_embeddings, rope["original_max_position_embeddings"])
+    logger.warning("the context ends at %d tokens: longer texts would need other positions (longrope).", first)
+    return first
 
 
 def _stop_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:
@@ -214,5 +142,7 @@ def _stop_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) ->
     return sorted(i for i in found if 0 <= i < module.config.get_text_config(decoder=True).vocab_size)
 
 
-def _load_failure(path: str, error: Exception) -> str:
-    return f"cannot load {path!r}: {first_line(error)}"
+def _default_sampling(module: PreTrainedModel) -> dict[str, Any]:
+    given = {name: getattr(module.generation_config, name, None) for name in SAMPLING_DEFAULTS}
+    given["top_k"] = given["top_k"] or None  # transformers' 0 stands for all
+    return {name: value for name, value in given.items() if value is not None}

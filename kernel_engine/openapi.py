@@ -1,4 +1,4 @@
-"""The OpenAPI description of the native routes, served at `/openapi.json` (https://spec.openapis.org/oas/v3.1.0).
+"""The OpenAPI description of the routes, served at `/openapi.json` (https://spec.openapis.org/oas/v3.1.0).
 
 The schema of the sampling parameters is read off `SamplingParams`, so that the two cannot disagree.
 """
@@ -10,9 +10,16 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from . import __version__
+from .openai import chat, completions
+from .openai.fields import SAMPLING
 from .protocol import FIELDS
 from .sampling_params import SamplingParams
 
+STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+FLAG = {"type": ["boolean", "null"]}
+OBJECT = {"type": ["object", "null"]}
 JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", NoneType: "null"}
 
 
@@ -21,7 +28,7 @@ def document() -> dict[str, Any]:
     answer = {"type": "object", "required": ["text", "meta_info"]}
     one_or_many = {"oneOf": [answer, {"type": "array", "items": answer}]}
     generate = _operation("Continue a prompt, or several.", one_or_many, body=_generate_body())
-    generate["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    generate["responses"]["200"]["content"] |= STREAM
     abort = {"type": "object", "properties": {"rid": {"type": "string"}, "abort_all": {"type": "boolean"}}}
     paths = {
         "/generate": {"post": generate},
@@ -31,9 +38,89 @@ def document() -> dict[str, Any]:
         "/health_generate": {"get": _operation("200 if a token can be generated, else 503.", None)},
         "/get_model_info": {"get": _operation("What is being served.", {"type": "object"})},
         "/get_server_info": {"get": _operation("Settings and state.", {"type": "object"})},
-        "/v1/models": {"get": _operation("The served model, as OpenAI lists it.", {"type": "object"})},
-    }
+    } | _openai_paths()
     return {"openapi": "3.1.0", "info": {"title": "kernel_engine", "version": __version__}, "paths": paths}
+
+
+def _openai_paths() -> dict[str, Any]:
+    answer = {"type": "object", "required": ["id", "object", "created", "model", "choices", "usage"]}
+    tokens = {"anyOf": [TOKENS, {"type": "array", "items": TOKENS}]}
+    tokenize = _body({"prompt": TEXTS, "add_special_tokens": FLAG, "messages": _messages()}, [])
+    detokenize = _body({"tokens": tokens, "skip_special_tokens": FLAG}, ["tokens"])
+    complete = _operation("Continue a prompt, or several.", answer, body=_completions_body())
+    converse = _operation("Answer a conversation.", answer, body=_chat_body())
+    for operation in (complete, converse):
+        operation["responses"]["200"]["content"] |= STREAM
+    return {
+        "/v1/completions": {"post": complete},
+        "/v1/chat/completions": {"post": converse},
+        "/v1/models": {"get": _operation("The served model and its adapters.", {"type": "object"})},
+        "/tokenize": {"post": _operation("The token ids of a text.", {"type": "object"}, body=tokenize)},
+        "/detokenize": {"post": _operation("The text of token ids.", {"type": "object"}, body=detokenize)},
+    }
+
+
+def _completions_body() -> dict[str, Any]:
+    kinds = {
+        "prompt": {"anyOf": [*TEXTS["anyOf"], TOKENS, {"type": "array", "items": TOKENS}]},
+        "echo": FLAG,
+        "logprobs": {"type": ["integer", "null"], "minimum": 0},
+        "best_of": {"type": ["integer", "null"]},
+        "suffix": {"type": ["string", "null"]},
+    }
+    return _body(_common_fields() | kinds, ["prompt"], completions.FIELDS)
+
+
+def _chat_body() -> dict[str, Any]:
+    function = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}, "strict": FLAG},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    tool = {"type": "object", "properties": {"type": {"const": "function"}, "function": function}}
+    formats = ["text", "json_object", "json_schema", "structural_tag"]
+    kinds: dict[str, Any] = {
+        "messages": _messages(),
+        "max_completion_tokens": {"type": ["integer", "null"], "minimum": 0},
+        "top_logprobs": {"type": ["integer", "null"], "minimum": 0},
+        "response_format": {"type": "object", "properties": {"type": {"enum": formats}}, "required": ["type"]},
+        "tools": {"type": "array", "items": tool | {"required": ["type", "function"]}},
+        "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]},
+        "reasoning_effort": {"type": ["string", "null"]},
+        "chat_template_kwargs": OBJECT,
+    }
+    flags = {
+        "logprobs", "parallel_tool_calls", "separate_reasoning", "stream_reasoning", "continue_final_message",
+    }  # fmt: skip
+    return _body(_common_fields() | kinds | dict.fromkeys(flags, FLAG), ["messages"], chat.FIELDS)
+
+
+def _messages() -> dict[str, Any]:
+    part = {"type": "object", "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}
+    content = {"anyOf": [{"type": "string"}, {"type": "array", "items": part | {"required": ["type", "text"]}}]}
+    role = {"enum": ["system", "developer", "user", "assistant", "tool"]}
+    message = {"type": "object", "properties": {"role": role, "content": content}, "required": ["role", "content"]}
+    return {"type": "array", "items": message, "minItems": 1}
+
+
+def _common_fields() -> dict[str, Any]:
+    """Of both OpenAI bodies; the schemas of what `SamplingParams` has are read off it."""
+    native = _sampling_params()["properties"]
+    return {name: native[field] for name, field in SAMPLING.items()} | {
+        "model": {"type": ["string", "null"]},
+        "stream": FLAG,
+        "stream_options": {"type": "object", "properties": {"include_usage": FLAG}, "additionalProperties": False},
+        "rid": {"type": ["string", "null"]},
+        "priority": {"type": ["integer", "null"]},
+        "lora_path": {"type": ["string", "null"]},
+    }
+
+
+def _body(kinds: dict[str, Any], required: list[str], names: set[str] | None = None) -> dict[str, Any]:
+    """An object of the fields `names`, by default all that `kinds` describes."""
+    properties = {name: kinds[name] for name in sorted(names or kinds)}
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def _operation(summary: str, answer: dict[str, Any] | None, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -58,6 +145,7 @@ def _generate_body() -> dict[str, Any]:
         "sampling_params": _sampling_params(),
         "rid": {"type": "string"},
         "priority": {"type": "integer"},
+        "lora_path": {"type": ["string", "null"]},
         "return_logprob": {"type": "boolean"},
         "logprob_start_len": {"type": "integer", "minimum": -1},
         "top_logprobs_num": {"type": "integer", "minimum": 0},

@@ -60,7 +60,10 @@ class Rows:
 
 
 class KVCache:
-    """Keys and values of every layer: two tensors `[slots + 1, kv_heads, head_dim]` a layer."""
+    """Keys and values of every layer: two tensors `[slots + 1, kv_heads, head_dim]` a layer.
+
+    `dtype` may be narrower than what the model computes in: what is stored is rounded to it, and cut to its range.
+    """
 
     def __init__(self, layers: int, slots: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device):
         shape = (layers, slots + 1, kv_heads, head_dim)
@@ -70,10 +73,28 @@ class KVCache:
     def store(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write `[tokens, kv_heads, head_dim]` at `slots` and return the layer's whole key and value tensors."""
         layer_keys, layer_values = self.keys[layer], self.values[layer]
-        layer_keys.index_copy_(0, slots, keys)
-        layer_values.index_copy_(0, slots, values)
+        _scatter(layer_keys, slots, keys)
+        _scatter(layer_values, slots, values)
         return layer_keys, layer_values
 
     @staticmethod
     def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
         return 2 * layers * kv_heads * head_dim * dtype.itemsize
+
+
+def gather(stored: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
+    """What lies at `slots` of a layer's keys or values, as `dtype`: `[len(slots), kv_heads, head_dim]`."""
+    found = _indexable(stored).index_select(0, slots)
+    return found if found.dtype == dtype else found.view(stored.dtype).to(dtype)
+
+
+def _scatter(stored: Tensor, slots: Tensor, new: Tensor) -> None:
+    if new.dtype != stored.dtype:
+        limit = min(torch.finfo(stored.dtype).max, torch.finfo(new.dtype).max)
+        new = new.clamp(-limit, limit).to(stored.dtype)
+    _indexable(stored).index_copy_(0, slots, _indexable(new))
+
+
+def _indexable(tensor: Tensor) -> Tensor:
+    """fp8 as bytes: as numbers, not every device can copy them by index."""
+    return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor

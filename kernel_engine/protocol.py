@@ -20,11 +20,11 @@ from .sampling_params import SamplingParams
 
 FIELDS = {
     "text", "input_ids", "sampling_params", "rid", "stream", "priority", "return_logprob", "logprob_start_len",
-    "top_logprobs_num", "token_ids_logprob", "return_text_in_logprobs",
+    "top_logprobs_num", "token_ids_logprob", "return_text_in_logprobs", "lora_path",
 }  # fmt: skip
 IGNORED = {"log_metrics", "modalities", "return_bytes", "background", "custom_labels", "routing_key", "session_id"}
 UNSUPPORTED = {
-    "input_embeds", "image_data", "audio_data", "video_data", "lora_path", "session_params", "custom_logit_processor",
+    "input_embeds", "image_data", "audio_data", "video_data", "session_params", "custom_logit_processor",
     "return_hidden_states", "bootstrap_host", "bootstrap_port", "bootstrap_room", "return_prompt_token_ids",
 }  # fmt: skip
 MAX_TOP_LOGPROBS = 1000
@@ -53,27 +53,35 @@ def read_generate(body: Any, tokenizer: PreTrainedTokenizerFast, stream_interval
     for index, ids in enumerate(prompts):
         one = {name: _pick(body, name, index, len(prompts), batch) for name in _LISTABLE}
         params = SamplingParams.from_json(one["sampling_params"])
-        rid = _typed("rid", one["rid"], str, "") or uuid.uuid4().hex
+        rid = typed("rid", one["rid"], str, "") or uuid.uuid4().hex
         if batch and isinstance(body.get("rid"), str):
             rid = f"{rid}_{index}"
-        for sample in range(params.n):
-            requests.append(
-                Request(
-                    rid=rid if params.n == 1 else f"{rid}_{sample}",
-                    input_ids=ids,
-                    params=_for_sample(params, sample),
-                    logprobs=_logprobs(one),
-                    priority=_typed("priority", one["priority"], int, 0),
-                    stream_interval=(params.stream_interval or stream_interval) if stream else None,
-                )
-            )
+        requests += sample_requests(
+            rid,
+            ids,
+            params,
+            logprobs=_logprobs(one),
+            lora_path=typed("lora_path", one["lora_path"], str, "") or None,
+            priority=typed("priority", one["priority"], int, 0),
+            stream_interval=(params.stream_interval or stream_interval) if stream else None,
+        )
     several = batch or len(requests) > 1
     return GenerateBody(requests, stream, several, _one(body, "return_text_in_logprobs", bool, False))
 
 
 _LISTABLE = (
-    "sampling_params", "rid", "priority", "return_logprob", "logprob_start_len", "top_logprobs_num", "token_ids_logprob"
+    "sampling_params", "rid", "priority", "return_logprob", "logprob_start_len", "top_logprobs_num", "token_ids_logprob",
+    "lora_path",
 )  # fmt: skip
+
+
+def sample_requests(rid: str, ids: list[int], params: SamplingParams, **options: Any) -> list[Request]:
+    """The requests that the `n` samples of one prompt are; `options` are `Request`'s."""
+    rids = [rid] if params.n == 1 else [f"{rid}_{sample}" for sample in range(params.n)]
+    return [
+        Request(rid=own, input_ids=ids, params=_for_sample(params, sample), **options)
+        for sample, own in enumerate(rids)
+    ]
 
 
 def _for_sample(params: SamplingParams, sample: int) -> SamplingParams:
@@ -112,9 +120,17 @@ def _prompts(body: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> tuple[
     if not all(texts):
         raise RequestError("text must not be empty.")
     try:
-        return tokenizer(texts)["input_ids"], batch  # pyright: ignore[reportReturnType]
+        found: list[list[int]] = tokenizer(texts)["input_ids"]  # pyright: ignore[reportAssignmentType]
+        return [_begun_once(ids, text, tokenizer) for ids, text in zip(found, texts, strict=True)], batch
     except (UnicodeEncodeError, TypeError):
         raise RequestError("text is not valid Unicode: it holds a lone surrogate.") from None
+
+
+def _begun_once(ids: list[int], text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The token that begins a text, which most tokenizers add, comes once where a chat template has spelled it out already."""
+    begin = tokenizer.bos_token_id
+    spelled = begin is not None and text.startswith(str(tokenizer.bos_token))
+    return ids[1:] if spelled and ids[:2] == [begin, begin] else ids
 
 
 def _pick(body: dict[str, Any], name: str, index: int, count: int, batch: bool) -> Any:
@@ -133,11 +149,11 @@ def _pick(body: dict[str, Any], name: str, index: int, count: int, batch: bool) 
 
 
 def _logprobs(one: dict[str, Any]) -> LogprobRequest | None:
-    if not _typed("return_logprob", one["return_logprob"], bool, False):
+    if not typed("return_logprob", one["return_logprob"], bool, False):
         return None
-    start = _typed("logprob_start_len", one["logprob_start_len"], int, -1)
-    top = _typed("top_logprobs_num", one["top_logprobs_num"], int, 0)
-    ids = _typed("token_ids_logprob", one["token_ids_logprob"], list, [])
+    start = typed("logprob_start_len", one["logprob_start_len"], int, -1)
+    top = typed("top_logprobs_num", one["top_logprobs_num"], int, 0)
+    ids = typed("token_ids_logprob", one["token_ids_logprob"], list, [])
     if start < -1:
         raise RequestError(f"logprob_start_len must be at least -1, got {start}.")
     if not 0 <= top <= MAX_TOP_LOGPROBS:
@@ -148,21 +164,22 @@ def _logprobs(one: dict[str, Any]) -> LogprobRequest | None:
 
 
 def _one(body: dict[str, Any], name: str, kind: type[T], default: T) -> T:
-    return _typed(name, body.get(name), kind, default)
+    return typed(name, body.get(name), kind, default)
 
 
-def _typed(name: str, value: Any, kind: type[T], default: T) -> T:
+def typed(name: str, value: Any, kind: type[T], default: T) -> T:
+    """`value`, or `default` if it is null; raises `RequestError` if it is of another kind."""
     if value is None:
         return default
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        names = {bool: "a boolean", int: "an integer", str: "a string", list: "an array"}
-        raise RequestError(f"{name} must be {names[kind]}, got {value!r:.40}.")
+        names = {bool: "a boolean", int: "an integer", str: "a string", list: "an array", dict: "an object"}
+        raise RequestError(f"{name} must be {names[kind]}, got {value!r:.40}.", param=name)
     return value
 
 
 @dataclass(slots=True)
 class Answer:
-    """The JSON object for one request, built from its outputs. Text and log-probabilities are cumulative, as SGLang's are."""
+    """The JSON object for one request, built from its outputs."""
 
     request: Request
     decode: Callable[[int], str] | None
@@ -190,6 +207,17 @@ class Answer:
         return RequestError(reason["message"], reason["status_code"])
 
     def json(self) -> dict[str, Any]:
+        """The answer so far: text and log-probabilities are cumulative, as SGLang's are."""
+        return self._json(self.text, self.output_ids, self.input_logprobs, self.output_logprobs)
+
+    def news(self) -> dict[str, Any]:
+        """The same with only what the last output added of text, tokens and log-probabilities."""
+        assert self.last is not None
+        return self._json(self.last.text, self.last.token_ids, self.last.input_logprobs, self.last.output_logprobs)
+
+    def _json(
+        self, text: str, ids: list[int], input_logprobs: list[LogprobEntry], output_logprobs: list[LogprobEntry]
+    ) -> dict[str, Any]:
         assert self.last is not None
         meta: dict[str, Any] = {
             "id": self.request.rid,
@@ -199,13 +227,13 @@ class Answer:
             "cached_tokens": self.last.cached_tokens,
             "num_retractions": self.last.retractions,
             "weight_version": "default",
-        }
+        } | self.last.speculation
         if self.last.finish_reason is not None:
             meta["e2e_latency"] = time.monotonic() - self.started
         if wanted := self.request.logprobs:
-            meta |= self._logprobs("input", self.input_logprobs, wanted)
-            meta |= self._logprobs("output", self.output_logprobs, wanted)
-        return {"text": self.text, "output_ids": self.output_ids, "meta_info": meta}
+            meta |= self._logprobs("input", input_logprobs, wanted)
+            meta |= self._logprobs("output", output_logprobs, wanted)
+        return {"text": text, "output_ids": ids, "meta_info": meta}
 
     def _logprobs(self, side: str, entries: list[LogprobEntry], wanted: LogprobRequest) -> dict[str, Any]:
         found: dict[str, Any] = {f"{side}_token_logprobs": [self._triple(e.logprob, e.token) for e in entries]}

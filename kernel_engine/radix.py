@@ -64,14 +64,20 @@ class RadixTree:
 
     def match_length(self, tokens: Tokens) -> int:
         """Length of the longest cached prefix of `tokens`; leaves the tree as it is."""
+        return sum(common for _, common in self._passed(tokens))
+
+    def passed(self, tokens: Tokens) -> list[Node]:
+        """The nodes that spell it, from the root on, the last perhaps in part; leaves the tree as it is."""
+        return [node for node, _ in self._passed(tokens)]
+
+    def _passed(self, tokens: Tokens) -> Iterator[tuple[Node, int]]:
         node, length = self.root, 0
         while length < len(tokens) and (child := node.children.get(int(tokens[length]))):
             common = common_prefix_length(child.tokens, tokens[length:])
-            length += common
+            yield child, common
             if common < len(child.tokens):
                 break
-            node = child
-        return length
+            node, length = child, length + common
 
     def match(self, tokens: Tokens) -> Match:
         """The longest cached prefix of `tokens`, marked as used now. A node that matches in part is split."""
@@ -114,6 +120,11 @@ class RadixTree:
             if parent is not self.root and not parent.children and not parent.locks:
                 heapq.heappush(leaves, (parent.last_used, id(parent), parent))
         return evicted
+
+    def forget(self, node: Node) -> None:
+        """Release what ends at `node` and no one else uses, back towards the root."""
+        while node is not self.root and not node.children and not node.locks:
+            node = self._remove(node)
 
     def nodes(self) -> Iterator[Node]:
         """Every node but the root, in no particular order."""

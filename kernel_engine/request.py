@@ -12,6 +12,7 @@ import numpy as np
 from .grammar import Matcher
 from .radix import Node, Tokens
 from .sampling_params import SamplingParams
+from .speculate import Drafter
 from .text import TextStream
 
 
@@ -35,6 +36,8 @@ class Request:
     input_ids: list[int]
     params: SamplingParams = field(default_factory=SamplingParams)
     logprobs: LogprobRequest | None = None
+    lora_path: str | None = None
+    """The adapter's name; None: the model without one."""
     priority: int = 0
     stream_interval: int | None = None
     """New tokens per output; None: one output, at the end."""
@@ -63,6 +66,8 @@ class Output:
     input_logprobs: list[LogprobEntry] = field(default_factory=list)
     output_logprobs: list[LogprobEntry] = field(default_factory=list)
     retractions: int = 0
+    speculation: dict[str, Any] = field(default_factory=dict)
+    """SGLang's figures of it; empty without."""
 
 
 def finished_by_stop(matched: int | str) -> dict[str, Any]:
@@ -80,6 +85,11 @@ def aborted(message: str, status_code: int | None = None) -> dict[str, Any]:
     return {"type": "abort", "message": message, "status_code": status_code, "err_type": kind}
 
 
+def refusal(request: Request, reason: dict[str, Any]) -> Output:
+    """The only output of a request that gives none."""
+    return Output(request.rid, "", [], len(request.input_ids), 0, 0, finish_reason=reason)
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A request in the engine. Its tokens are the prompt and the output so far; the first `computed` have their keys and
@@ -94,6 +104,8 @@ class Sequence:
     seed: int
     text: TextStream
     matcher: Matcher | None = None
+    drafter: Drafter | None = None
+    adapter: int = 0
     tokens: list[int] = field(default_factory=list)
     prompt_length: int = 0
     shared: int = 0
@@ -104,10 +116,13 @@ class Sequence:
     arrival: int = 0
     """The scheduler's step at which it came."""
     arrived: float = field(default_factory=time.monotonic)
+    admitted_at: float | None = None
     first_token_at: float | None = None
     cached_tokens: int | None = None
     retractions: int = 0
     finish_reason: dict[str, Any] | None = None
+    poisoned: bool = False
+    """Its keys and values are not numbers, and must not be cached."""
     output_counts: Counter[int] = field(default_factory=Counter)
     input_logprobs: list[LogprobEntry] = field(default_factory=list)
     output_logprobs: list[LogprobEntry] = field(default_factory=list)
@@ -150,8 +165,40 @@ class Sequence:
         whose log-probability is asked for."""
         return min(len(self.tokens), self.unscored if self.unscored < self.prompt_length else len(self.tokens)) - 1
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there is something to deliver now: it has finished, or a stream has tokens enough."""
+        new, interval = self.output_length - self.emitted, self.request.stream_interval
+        return self.finish_reason is not None or (interval is not None and new >= interval)
+
+    def take_output(self) -> Output:
+        """What came since the last call."""
+        output = Output(
+            rid=self.request.rid,
+            text=self.text.take(final=self.finish_reason is not None),
+            token_ids=self.tokens[self.prompt_length + self.emitted :],
+            prompt_tokens=self.prompt_length,
+            completion_tokens=self.output_length,
+            cached_tokens=min(self.cached_tokens or 0, self.prompt_length - 1),
+            finish_reason=self.finish_reason,
+            input_logprobs=[] if self.emitted else self.input_logprobs,
+            output_logprobs=self.output_logprobs[self.emitted :],
+            retractions=self.retractions,
+            speculation=self.drafter.report(self.output_length) if self.drafter else {},
+        )
+        self.emitted = self.output_length
+        return output
+
+    def draft(self, limit: int) -> list[int]:
+        """Up to `limit` tokens that may come next, if that is guessed at all; never the last one that it may get, since
+        nothing follows it."""
+        room = self.max_new_tokens - self.output_length - 1
+        return self.drafter.propose(self.tokens, min(limit, room)) if self.drafter else []
+
     def key(self, length: int) -> Tokens:
-        """The first `length` tokens as a key of the prefix cache."""
+        """The first `length` tokens as a key of the prefix cache. Its first one is another for each adapter, since the keys
+        and values of one are of no use to another."""
         if len(self._key) < length:
             self._key = np.array(self.tokens, dtype=np.int64)
+            self._key[0] += self.adapter << 32
         return self._key[:length]

@@ -104,7 +104,7 @@ class SamplingParams:
         }
         for name, (holds, wanted) in ranges.items():
             if not holds:
-                raise RequestError(f"{name} must be {wanted}, got {getattr(self, name)}.")
+                raise RequestError(f"{name} must be {wanted}, got {getattr(self, name)}.", param=name)
         if sum(bool(text) for text in (self.regex, self.json_schema, self.ebnf, self.structural_tag)) > 1:
             raise RequestError("Only one of regex, json_schema, ebnf, or structural_tag can be set.")
         self._check_stops()
@@ -113,7 +113,9 @@ class SamplingParams:
         if len(self.stop) > MAX_STOPS or len(self.stop_regex) > MAX_STOPS:
             raise RequestError(f"stop and stop_regex take at most {MAX_STOPS} entries each.")
         if "" in self.stop:
-            raise RequestError("stop must not hold an empty string: it would stop before the first token.")
+            raise RequestError(
+                "stop must not hold an empty string: it would stop before the first token.", param="stop"
+            )
         for pattern in self.stop_regex:
             if len(pattern.encode()) > MAX_STOP_REGEX_BYTES:
                 raise RequestError(f"stop_regex takes patterns of at most {MAX_STOP_REGEX_BYTES} bytes.")
@@ -136,7 +138,7 @@ def _json_type(value: Any) -> str:
 
 
 def _wrong_type(name: str, value: Any, wanted: str) -> RequestError:
-    return RequestError(f"{name} must be {wanted}, got {_json_type(value)}.")
+    return RequestError(f"{name} must be {wanted}, got {_json_type(value)}.", param=name)
 
 
 def _integer(name: str, value: Any) -> int:
@@ -145,7 +147,7 @@ def _integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong_type(name, value, "an integer")
     if not -(1 << 63) <= value < 1 << 63:
-        raise RequestError(f"{name} must be a 64-bit integer.")
+        raise RequestError(f"{name} must be a 64-bit integer.", param=name)
     return value
 
 
@@ -157,7 +159,7 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong_type(name, value, "a number")
     if (isinstance(value, int) and abs(value) >= 1 << 63) or not math.isfinite(value):
-        raise RequestError(f"{name} must be a finite number, got {value}.")
+        raise RequestError(f"{name} must be a finite number, got {value}.", param=name)
     return float(value)
 
 
@@ -190,7 +192,7 @@ def _bias(name: str, value: Any) -> dict[int, float]:
     if not isinstance(value, dict):
         raise _wrong_type(name, value, "an object of token ids and numbers")
     if not all(token.isascii() and token.isdigit() and len(token) < 11 for token in value):
-        raise RequestError(f"{name} must map token ids to numbers, got the keys {list(value)[:3]}.")
+        raise RequestError(f"{name} must map token ids to numbers, got the keys {list(value)[:3]}.", param=name)
     return {int(token): _number(name, bias) for token, bias in value.items()}
 
 

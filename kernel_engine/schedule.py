@@ -1,68 +1,47 @@
 """Who runs next. The scheduler owns the queues, the slot pool, the rows and the prefix tree; it knows no tensors.
 
 Every step, each running sequence is extended by the tokens it has and whose keys and values are not computed yet: one for a
-decoding sequence, a chunk for one in prefill, several after a forced jump. Retraction gives a sequence's memory back by
-moving its computed prefix into the tree; when it is admitted again it goes on from what is still cached.
+decoding sequence, a chunk for one in prefill, several after a forced jump. A draft lengthens that by tokens that it may get;
+the slots of those that it did not get are free again after the step. Retraction gives a sequence's memory back by moving its
+computed prefix into the tree; when it is admitted again it goes on from what is still cached.
 
 Invariant, checked by `check_integrity`: free + cached + owned = total, and every slot has one owner.
 """
 
 from __future__ import annotations
 
-import random
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .order import Order
+from .plan import Plan, Segment
 from .pool import Rows, SlotPool
 from .radix import RadixTree, common_prefix_length
 from .request import Sequence
 
-LONGEST_PREFIX_QUEUE = 128
-"""A longer queue is served first come, first served: matching every waiting request each step would cost too much."""
-PATIENCE = 256
-"""Steps after which a waiting request is no longer overtaken by ones with longer cached prefixes."""
 ESTIMATED_OUTPUT = 4096
 """No running request is expected to need more new tokens than this when room for a new one is estimated."""
+DRAFTED_IN_A_STEP = 64
+"""Tokens drafted in a step for all requests together: a step of many tokens is bound by arithmetic, and guesses cost time."""
+LEAST_CHUNK = 64
+"""Prompt tokens in a step that always fit beside the weights, or nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Limits of a step. `chunk` and `max_prefill` are prompt tokens computed in one step."""
+    """Limits of a step. `chunk` and `max_prefill` are prompt tokens computed in one step, `adapters_at_once` the
+    different ones at work in it, `drafted` the tokens guessed for a request (0: no speculation)."""
 
     chunk: int
     max_prefill: int
     order: str = "lpm"
     conservativeness: float = 1.0
     share_prefixes: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """`sequence` is extended by `count` tokens from position `start` on."""
-
-    sequence: Sequence
-    start: int
-    count: int
-
-    @property
-    def completes(self) -> bool:
-        """Whether the next token can be sampled after this step."""
-        return self.start + self.count == len(self.sequence.tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One step. `admitted` sequences are new in it, `cached` of their tokens came from the tree."""
-
-    segments: list[Segment]
-    admitted: list[Sequence]
-    cached: int
-
-    @property
-    def prefill_tokens(self) -> int:
-        return sum(s.count for s in self.segments if s.start < s.sequence.prompt_length)
+    adapters_at_once: int = 8
+    drafted: int = 0
 
 
 class Scheduler:
@@ -75,7 +54,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._step = 0
         self._output_share = min(1.0, 0.7 * policy.conservativeness)
-        self._random = random.Random(0)
+        self._order = Order(policy.order, self.tree)
 
     # -- intake and exit ------------------------------------------------------------------------------------------------
 
@@ -107,78 +86,86 @@ class Scheduler:
         segments = self._reserve(self._continue_running())
         budget = self._prefill_budget(segments)
         admitted, cached = [], 0
-        for sequence in self._waiting_in_order():
+        for sequence in self._order.sort(self.waiting, self._step):
             if budget <= 0 or not self.rows.free_count:
                 break
             if self._prefix_is_on_its_way(sequence):
                 continue
-            if not self._admit(sequence):
+            if self._adapters_are_full(sequence) or not self._admit(sequence):
                 break
             count = min(sequence.pending, budget)
-            segments.append(self._extend(sequence, count))
+            drafts = DRAFTED_IN_A_STEP - sum(len(s.draft) for s in segments)
+            room = self.pool.free_count + self.tree.evictable - count
+            segment = Segment(sequence, sequence.computed, count).with_draft(min(drafts, room))
+            segments.append(self._extend(segment))
             admitted.append(sequence)
             cached += sequence.computed
             budget -= count
         return Plan(segments, admitted, cached)
 
     def computed(self, segment: Segment) -> None:
-        """Note that a segment's keys and values are in the pool; a prompt's become shareable at once."""
+        """Note that a segment's keys and values are in the pool and what became of its draft; a prompt's become shareable
+        at once."""
         sequence = segment.sequence
         in_prefill = sequence.prefilling
-        sequence.computed = segment.start + segment.count
-        if in_prefill and self.policy.share_prefixes:
+        sequence.computed = segment.known + segment.accepted
+        self._give_back_rest(sequence)
+        if in_prefill and self.policy.share_prefixes and not sequence.poisoned:
             self._share(sequence)
 
+    def out_of_memory(self, plan: Plan) -> bool:
+        """Undo a plan that could not be computed, and from now on read prompts in smaller chunks. False if that cannot help."""
+        for segment in plan.segments:
+            self._give_back_rest(segment.sequence)
+        chunk = plan.prefill_tokens // 2
+        if chunk < LEAST_CHUNK:
+            return False
+        self.policy = replace(self.policy, chunk=chunk)
+        return True
+
     def _continue_running(self) -> list[Segment]:
-        """Each running sequence's next tokens. One token is free of charge; more than one counts as prefill."""
-        budget = self._prefill_budget([])
+        """Each running sequence's next tokens. One token is free of charge; more than one counts as prefill; drafts have a
+        budget of their own."""
+        budget, drafts = self._prefill_budget([]), DRAFTED_IN_A_STEP
         wanted = []
         for sequence in self.running:
             count = min(sequence.pending, max(1, budget))
-            wanted.append(Segment(sequence, sequence.computed, count))
+            wanted.append(Segment(sequence, sequence.computed, count).with_draft(drafts))
             budget -= count if sequence.pending > 1 else 0
+            drafts -= len(wanted[-1].draft)
         return wanted
 
     def _prefill_budget(self, segments: list[Segment]) -> int:
-        planned = sum(s.count for s in segments if s.sequence.pending > 1)
+        planned = sum(s.known - s.start for s in segments if s.sequence.pending > 1)
         return min(self.policy.chunk, self.policy.max_prefill) - planned
 
     def _reserve(self, wanted: list[Segment]) -> list[Segment]:
-        """Give slots to the running sequences, evicting cached prefixes and, when that is not enough, retracting."""
+        """Give slots to the running sequences, evicting cached prefixes and, when that is not enough, giving up drafts and
+        then retracting."""
+        if sum(s.count for s in wanted) > self.pool.free_count + self.tree.evictable:
+            wanted = [s.without_draft() for s in wanted]
         while (missing := sum(s.count for s in wanted) - self.pool.free_count) > 0 and self.tree.evict(
             missing
         ) < missing:
             victim = min(self.running[1:], key=lambda s: (s.output_length, -s.arrival))
             self.retract(victim)
             wanted = [s for s in wanted if s.sequence is not victim]
-        return [self._extend(s.sequence, s.count) for s in wanted]
-
-    def _waiting_in_order(self) -> list[Sequence]:
-        waiting = list(self.waiting)
-        if self.policy.order == "random":
-            self._random.shuffle(waiting)
-        by_prefix = self.policy.order == "lpm" and self.policy.share_prefixes and len(waiting) <= LONGEST_PREFIX_QUEUE
-
-        def precedence(sequence: Sequence) -> tuple[int, bool, int]:
-            impatient = self._step - sequence.arrival > PATIENCE
-            prefix = self._cached_length(sequence) if by_prefix and not impatient else 0
-            return (-sequence.request.priority, not impatient, -prefix)
-
-        return sorted(waiting, key=precedence)
-
-    def _cached_length(self, sequence: Sequence) -> int:
-        if sequence.known_match[0] != self.tree.version:
-            length = self.tree.match_length(sequence.key(sequence.cacheable))
-            sequence.known_match = (self.tree.version, length)
-        return sequence.known_match[1]
+        return [self._extend(s) for s in wanted]
 
     def _prefix_is_on_its_way(self, sequence: Sequence) -> bool:
         """Whether a running prefill is about to compute more of this prompt than is cached now."""
         if not self.policy.share_prefixes:
             return False
-        key, cached = sequence.key(sequence.cacheable), self._cached_length(sequence)
+        key, cached = sequence.key(sequence.cacheable), self._order.cached_length(sequence)
         prefills = (other for other in self.running if other.prefilling)
         return any(common_prefix_length(other.key(other.prompt_length), key) > cached for other in prefills)
+
+    def _adapters_are_full(self, sequence: Sequence) -> bool:
+        """Whether `sequence` has to wait for its adapter's turn; those behind it wait too, or it might do so for ever."""
+        at_work = {other.adapter for other in self.running if other.adapter}
+        return (
+            bool(sequence.adapter) and sequence.adapter not in at_work and len(at_work) >= self.policy.adapters_at_once
+        )
 
     # -- memory ---------------------------------------------------------------------------------------------------------
 
@@ -187,7 +174,7 @@ class Scheduler:
         match = self.tree.match(sequence.key(sequence.cacheable if self.policy.share_prefixes else 0))
         self.tree.lock(match.node)
         needed = len(sequence.tokens) - len(match.slots) + self._expected_output(sequence)
-        promised = sum(len(s.tokens) - s.allocated + self._expected_output(s) for s in self.running)
+        promised = sum(max(0, len(s.tokens) - s.allocated) + self._expected_output(s) for s in self.running)
         if self.running and needed + promised > self.pool.free_count + self.tree.evictable:
             self.tree.unlock(match.node)
             return False
@@ -195,7 +182,7 @@ class Scheduler:
         sequence.shared = sequence.computed = sequence.allocated = len(match.slots)
         self.rows.table[sequence.row, : sequence.computed] = match.slots
         if sequence.cached_tokens is None:
-            sequence.cached_tokens = sequence.computed
+            sequence.cached_tokens, sequence.admitted_at = sequence.computed, time.monotonic()
         self.waiting.remove(sequence)
         self.running.append(sequence)
         return True
@@ -204,13 +191,19 @@ class Scheduler:
         remaining = min(sequence.max_new_tokens - sequence.output_length, ESTIMATED_OUTPUT)
         return int(remaining * self._output_share)
 
-    def _extend(self, sequence: Sequence, count: int) -> Segment:
-        missing = count - self.pool.free_count
+    def _extend(self, segment: Segment) -> Segment:
+        sequence, missing = segment.sequence, segment.count - self.pool.free_count
         if missing > 0:
             self.tree.evict(missing)
-        sequence.allocated = sequence.computed + count
-        self.rows.table[sequence.row, sequence.computed : sequence.allocated] = self.pool.alloc(count)
-        return Segment(sequence, sequence.computed, count)
+        sequence.allocated = segment.start + segment.count
+        self.rows.table[sequence.row, segment.start : sequence.allocated] = self.pool.alloc(segment.count)
+        return segment
+
+    def _give_back_rest(self, sequence: Sequence) -> None:
+        """Free the slots that hold nothing of the sequence's."""
+        if sequence.allocated > sequence.computed:
+            self.pool.free(self.rows.table[sequence.row, sequence.computed : sequence.allocated])
+            sequence.allocated = sequence.computed
 
     def retract(self, sequence: Sequence) -> None:
         """Take a running sequence's memory back and queue it first; its tokens stay, its cached prefix may."""
@@ -221,11 +214,13 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _release(self, sequence: Sequence) -> None:
-        if self.policy.share_prefixes:
+        if self.policy.share_prefixes and not sequence.poisoned:
             self._share(sequence)
         self.pool.free(self.rows.table[sequence.row, sequence.shared : sequence.allocated])
         assert sequence.node is not None
         self.tree.unlock(sequence.node)
+        if sequence.poisoned:
+            self.tree.forget(sequence.node)
         self.rows.give_back(sequence.row)
         sequence.row, sequence.node = -1, None
         sequence.shared = sequence.computed = sequence.allocated = 0

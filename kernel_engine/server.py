@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import json
-import logging
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,17 +15,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from . import __version__, openapi
 from .async_engine import AsyncEngine
 from .errors import RequestError
 from .metrics import EngineMetrics
-from .protocol import Answer, GenerateBody, read_generate
+from .openai.routes import OpenAIRoutes
+from .openai.template import load_template
+from .protocol import Answer, read_generate
+from .runner import Runner
 from .server_args import ServerArgs
+from .web import DONE, RequireKey, event, read_json
 
-logger = logging.getLogger(__name__)
-MAX_BODY_BYTES = 64 << 20
 HEALTH_SECONDS = 20.0
 CLIENT_CLOSED_REQUEST = 499
 FLUSHED = (
@@ -44,9 +42,10 @@ class Server:
     def __init__(self, engine: AsyncEngine, args: ServerArgs):
         self.engine, self.args = engine, args
         self.ready = False
-        self._created = int(time.time())
         self._metrics = EngineMetrics(engine.engine, args.model_name)
         self._tokenizer = engine.engine.model.tokenizer
+        self._runner = Runner(engine, args)
+        self._template = load_template(args.chat_template, self._tokenizer)
 
     def app(self) -> ASGIApp:
         routes = [
@@ -57,10 +56,10 @@ class Server:
             Route("/model_info", self.model_info),
             Route("/get_server_info", self.server_info),
             Route("/server_info", self.server_info),
-            Route("/v1/models", self.models),
             Route("/flush_cache", self.flush_cache, methods=["GET", "POST"]),
             Route("/abort_request", self.abort_request, methods=["POST"]),
             Route("/openapi.json", self.openapi),
+            *OpenAIRoutes(self.engine, self._runner, self.args, self._template).routes(),
         ]
         handlers: Any = {RequestError: _refuse, HTTPException: _http_error, ClientDisconnect: _gone}
         if self.args.enable_metrics:
@@ -70,57 +69,26 @@ class Server:
 
     async def generate(self, request: Request) -> Response:
         body = read_generate(await read_json(request), self._tokenizer, self.args.stream_interval)
-        self.engine.check(body.requests)
-        self._log_requests(body)
-        if body.stream:
-            return StreamingResponse(self._events(body), media_type="text/event-stream")
-        finished = await unless_disconnected(request, self._answers(body))
-        if finished is None:
-            raise ClientDisconnect
-        for answer in finished:
-            if answer.error:
-                raise answer.error
-        answers = [answer.json() for answer in finished]
-        return JSONResponse(answers if body.batch else answers[0])
-
-    async def _answers(self, body: GenerateBody) -> list[Answer]:
-        answers = self._blank_answers(body)
-        async for index, output in self.engine.run(body.requests):
-            answers[index].add(output)
-            self._log_finished(answers[index])
-        return answers
-
-    async def _events(self, body: GenerateBody) -> AsyncGenerator[str, None]:
-        """Server-sent events: one object per output, cumulative, then `[DONE]`."""
-        answers = self._blank_answers(body)
-        try:
-            async with contextlib.aclosing(self.engine.run(body.requests)) as outputs:
-                async for index, output in outputs:
-                    answer = answers[index]
-                    answer.add(output)
-                    self._log_finished(answer)
-                    if answer.error:
-                        raise answer.error
-                    found = answer.json() | ({"index": index} if body.batch else {})
-                    yield f"data: {json.dumps(found, ensure_ascii=False)}\n\n"
-        except RequestError as error:
-            yield f"data: {json.dumps(_error_body(str(error)))}\n\n"
-        yield "data: [DONE]\n\n"
-
-    def _blank_answers(self, body: GenerateBody) -> list[Answer]:
         decode = self._token_text if body.text_in_logprobs else None
-        return [Answer(request, decode) for request in body.requests]
+        answers = [Answer(each, decode) for each in body.requests]
+        self._runner.check(answers)
+        if body.stream:
+            return StreamingResponse(self._events(answers, body.batch), media_type="text/event-stream")
+        await self._runner.finish(request, answers)
+        found = [answer.json() for answer in answers]
+        return JSONResponse(found if body.batch else found[0])
 
-    def _log_requests(self, body: GenerateBody) -> None:
-        if self.args.log_requests:
-            for request in body.requests:
-                logger.info(
-                    "Receive: rid=%s, prompt_tokens=%d, %s", request.rid, len(request.input_ids), request.params
-                )
-
-    def _log_finished(self, answer: Answer) -> None:
-        if self.args.log_requests and answer.last and answer.last.finish_reason:
-            logger.info("Finish: %s", answer.json()["meta_info"])
+    async def _events(self, answers: list[Answer], batch: bool) -> AsyncGenerator[str, None]:
+        """Server-sent events: one object per output, cumulative unless asked otherwise, then `[DONE]`."""
+        try:
+            async with contextlib.aclosing(self._runner.outputs(answers)) as outputs:
+                async for index, _ in outputs:
+                    answer = answers[index]
+                    found = answer.news() if self.args.stream_output else answer.json()
+                    yield event(found | ({"index": index} if batch else {}))
+        except RequestError as error:
+            yield event(_error_body(str(error)))
+        yield DONE
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.decode([token]))
@@ -146,7 +114,10 @@ class Server:
                 "has_audio_understanding": False,
                 "model_type": model.module.config.model_type,
                 "architectures": model.module.config.architectures,
-                "preferred_sampling_params": None,
+                "preferred_sampling_params": self.args.preferred_sampling(),
+                "chat_template": self._template.source,
+                "bos_token": self._tokenizer.bos_token,
+                "eos_token": self._tokenizer.eos_token,
             }
         )
 
@@ -176,14 +147,6 @@ class Server:
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
-    async def models(self, request: Request) -> Response:
-        name = self.args.model_name
-        model = {
-            "id": name, "object": "model", "created": self._created, "owned_by": "kernel_engine", "root": name,
-            "max_model_len": self.engine.engine.context,
-        }  # fmt: skip
-        return JSONResponse({"object": "list", "data": [model]})
-
     async def flush_cache(self, request: Request) -> Response:
         flushed = await asyncio.wrap_future(self.engine.engine.flush_cache())
         return PlainTextResponse(FLUSHED, 200 if flushed else 400)
@@ -199,63 +162,6 @@ class Server:
             )
         self.engine.engine.abort(rid, prefix=True)
         return Response(status_code=200)
-
-
-class RequireKey:
-    """ASGI middleware: every path but `/health*` and `/metrics` needs `Authorization: Bearer KEY`."""
-
-    def __init__(self, app: ASGIApp, key: str):
-        self._app, self._wanted = app, f"Bearer {key}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith(("/health", "/metrics")):
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._wanted):
-                await JSONResponse({"error": "Unauthorized"}, 401)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-async def read_json(request: Request) -> Any:
-    """The body as JSON; a `RequestError` says what is wrong with it."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestError(f"the body is larger than {MAX_BODY_BYTES >> 20} MiB.", 413)
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"the body is not valid JSON: {error}.") from None
-    if b"\\ud" in body.lower() and not _is_unicode(value):
-        raise RequestError("the body holds a lone surrogate, which is not valid Unicode.")
-    return value
-
-
-def _is_unicode(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-async def unless_disconnected(request: Request, work: Awaitable[list[Answer]]) -> list[Answer] | None:
-    """The result of `work`, or None, with `work` cancelled, if the client goes away before."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnect(request.receive))
-    try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _disconnect(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _error_body(message: str) -> dict[str, Any]:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 import psutil
 import torch
 
 from .engine import EngineSettings
 from .errors import LoadError
-from .model import Model
+from .graphs import GraphSettings
+from .model import QUERY_TOKENS, Model
 from .schedule import Policy
 from .server_args import ServerArgs
+from .step_log import BETWEEN_TOKENS, FIRST_TOKEN, WHOLE_REQUEST, LogSettings
 
 MEMORY_SHARE = {"cpu": 0.5, "cuda": 0.88}
 """Of the free memory on a CPU, which others use too; of the whole memory on a GPU."""
 SMALL_WEIGHTS = 64 << 20
 CHUNK = {"cpu": 512, "cuda": 8192}
 ROWS = {"cpu": 64, "cuda": 256}
+GRAPH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Numbers of tokens that are recorded as CUDA graphs; steps between two of them are padded to the larger one."""
+DRAFTED = 8
+"""Tokens guessed at once for a request, unless a flag says otherwise: where a text repeats itself, most of 8 are right."""
 
 
 def resolve_settings(args: ServerArgs, model: Model) -> EngineSettings:
@@ -34,9 +42,55 @@ def resolve_settings(args: ServerArgs, model: Model) -> EngineSettings:
         order=args.schedule_policy,
         conservativeness=args.schedule_conservativeness,
         share_prefixes=not args.disable_radix_cache,
+        adapters_at_once=args.max_loras_per_batch,
+        drafted=(args.speculative_num_draft_tokens or DRAFTED) if args.speculative_algorithm else 0,
     )
     seed = args.random_seed if args.random_seed is not None else int.from_bytes(os.urandom(4))
-    return EngineSettings(slots, min(rows, slots), policy, seed, args.decode_log_interval)
+    return EngineSettings(
+        slots,
+        min(rows, slots),
+        policy,
+        seed,
+        graphs=_graph_settings(args, kind),
+        log=_log_settings(args),
+        auto_truncate=args.allow_auto_truncate,
+        grammar_backend=args.grammar_backend,
+        json_whitespace=args.constrained_json_whitespace_pattern,
+    )
+
+
+def _graph_settings(args: ServerArgs, kind: str) -> GraphSettings:
+    if kind != "cuda" or args.disable_cuda_graph:
+        return GraphSettings()
+    largest = min(args.cuda_graph_max_bs or QUERY_TOKENS, QUERY_TOKENS)
+    sizes = sorted({size for size in args.cuda_graph_bs or GRAPH_SIZES if size <= largest})
+    return GraphSettings(tuple(sizes), padding=not args.disable_cuda_graph_padding)
+
+
+def _log_settings(args: ServerArgs) -> LogSettings:
+    return LogSettings(
+        interval=args.decode_log_interval,
+        times=args.enable_request_time_stats_logging,
+        lengths=args.collect_tokens_histogram,
+        first_token=args.bucket_time_to_first_token or FIRST_TOKEN,
+        between_tokens=args.bucket_inter_token_latency or BETWEEN_TOKENS,
+        whole_request=args.bucket_e2e_request_latency or WHOLE_REQUEST,
+    )
+
+
+@contextlib.contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Compute on the calling thread alone, which loads a model for another to run.
+
+    OpenMP gives each thread that computes a team of its own. If there are more threads than cores in all teams, even idle ones,
+    it puts them to sleep between any two matrices, which costs a fifth of a step.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def choose_threads(model: Model) -> None:
@@ -50,7 +104,8 @@ def _affordable_slots(args: ServerArgs, model: Model) -> int:
     if model.device.type == "cuda":
         budget = torch.cuda.mem_get_info()[1] * share - model.weight_bytes
     else:
-        budget = psutil.virtual_memory().available * share
+        # Weights that are mapped count as available: the system could drop them and read them again, at every step.
+        budget = (psutil.virtual_memory().available - model.weight_bytes) * share
     slots = int(budget // model.kv_bytes_per_token)
     if slots < model.shape.context:
         raise LoadError(

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
 from typing import Any, cast
 
 import numpy as np
 
 from kernel_engine.batch import rows_with_logits
+from kernel_engine.plan import Segment
 from kernel_engine.request import LogprobEntry, LogprobRequest, Request, Sequence
 from kernel_engine.sampling_params import SamplingParams
-from kernel_engine.schedule import Policy, Scheduler, Segment
+from kernel_engine.schedule import Policy, Scheduler
+from kernel_engine.speculate import Drafter
 from kernel_engine.text import TextStream
 
 END = 0
@@ -38,6 +41,19 @@ def completion(prompt: list[int], count: int) -> list[int]:
         answer.append(next_token(context))
         context = extended(context, answer[-1])
     return answer
+
+
+class Guesses(Drafter):
+    """Drafts of what comes of `prompt`, each token wrong with a chance of `errors`."""
+
+    def __init__(self, prompt: list[int], count: int, errors: float, seed: int):
+        super().__init__(most=5)
+        self._text = prompt + completion(prompt, count)
+        self._errors, self._random = errors, random.Random(seed)
+
+    def propose(self, tokens: list[int], limit: int) -> list[int]:
+        draft = self._text[len(tokens) : len(tokens) + max(0, min(limit, self.most))]
+        return [98 if self._random.random() < self._errors else token for token in draft]
 
 
 class Simulation:
@@ -68,6 +84,7 @@ class Simulation:
         priority: int = 0,
         score_from: int | None = None,
         answer: list[int] | None = None,
+        drafter: Drafter | None = None,
     ) -> Sequence:
         request = Request(
             rid="",
@@ -77,6 +94,7 @@ class Simulation:
             logprobs=None if score_from is None else LogprobRequest(start=score_from),
         )
         sequence = Sequence(request, max_new_tokens=max_new_tokens, seed=0, text=cast(TextStream, None))
+        sequence.drafter = drafter
         if answer is not None:
             self._answers[sequence] = answer
         self.scheduler.add(sequence)
@@ -94,10 +112,13 @@ class Simulation:
         assert len({segment.sequence.row for segment in plan.segments}) == len(plan.segments)
         for segment in plan.segments:
             self._compute(segment)
-        for segment in plan.segments:
-            self.scheduler.computed(segment)
+        completed = [segment.sequence for segment in plan.segments if segment.completes]
         for segment in plan.segments:
             self._collect(segment)
+        for segment in plan.segments:
+            self.scheduler.computed(segment)
+        for sequence in completed:
+            self._finish(sequence)
         self.scheduler.check_integrity()
 
     def run(self) -> None:
@@ -110,8 +131,10 @@ class Simulation:
 
     def _compute(self, segment: Segment) -> None:
         sequence, stop = segment.sequence, segment.start + segment.count
-        assert 0 < segment.count <= stop <= len(sequence.tokens)
-        expected = self._expected(sequence, stop)
+        assert 0 < segment.count <= stop <= len(sequence.tokens) + len(segment.draft)
+        expected = self._expected(sequence, segment.known)
+        drafted = itertools.accumulate(segment.draft, extended, initial=int(expected[-1]))
+        expected = np.concatenate([expected, np.array([*drafted][1:], dtype=np.int64)])
         slots = self.scheduler.rows.table[sequence.row, :stop]
         self._held[slots[segment.start :]] = expected[segment.start :]
         assert np.array_equal(self._held[slots], expected), "a slot holds another context"
@@ -119,15 +142,23 @@ class Simulation:
 
     def _collect(self, segment: Segment) -> None:
         sequence = segment.sequence
-        scored = len(rows_with_logits(segment)) - segment.completes
+        scored = len(rows_with_logits(segment)) - (1 + len(segment.draft)) * segment.completes
         sequence.input_logprobs += [LogprobEntry(-1.0, 0)] * scored
         if not segment.completes:
             return
-        if sequence.max_new_tokens > 0:
+        turns = 1 + len(segment.draft) if sequence.max_new_tokens > 0 else 0
+        while turns and not self._has_ended(sequence) and segment.accepted == len(sequence.tokens) - segment.known:
             sequence.tokens.append(self._next_token(sequence))
-        if sequence.output_length >= sequence.max_new_tokens or sequence.tokens[-1] == END:
+            turns -= 1
+
+    def _finish(self, sequence: Sequence) -> None:
+        if self._has_ended(sequence):
             self.scheduler.finish(sequence)
             self.finished.append(sequence)
+
+    def _has_ended(self, sequence: Sequence) -> bool:
+        ended = sequence.output_length > 0 and sequence.tokens[-1] == END
+        return ended or sequence.output_length >= sequence.max_new_tokens
 
     def _next_token(self, sequence: Sequence) -> int:
         if answer := self._answers.get(sequence):

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from kernel_engine.engine import Engine, EngineSettings
+from kernel_engine.lora import Adapters
 from kernel_engine.model import Model
 from kernel_engine.request import LogprobRequest, Output, Request
 from kernel_engine.sampling_params import SamplingParams
@@ -61,7 +62,8 @@ def random_module(family: str = "qwen2", **overrides: Any) -> PreTrainedModel:
 
 def reference(module: PreTrainedModel, prompt: list[int], count: int) -> list[int]:
     """Greedy tokens by transformers' own generate; ends at `<eos>`, which is included."""
-    module.set_attn_implementation("sdpa")
+    capped = getattr(module.config, "attn_logit_softcapping", None)  # which transformers computes eagerly only
+    module.set_attn_implementation("eager" if capped else "sdpa")
     with torch.inference_mode():
         ids = torch.tensor([prompt])
         output = module.generate(
@@ -112,12 +114,24 @@ class Result:
 class StepEngine:
     """An engine without a thread: the test decides when a step is made, and every step's accounting is checked."""
 
-    def __init__(self, module: PreTrainedModel, *, slots: int = 2048, rows: int = 16, chunk: int = 512, **policy: Any):
+    def __init__(
+        self,
+        module: PreTrainedModel | Model,
+        *,
+        adapters: Adapters | None = None,
+        slots: int = 2048,
+        rows: int = 16,
+        chunk: int = 512,
+        settings: dict[str, Any] | None = None,
+        **policy: Any,
+    ):
         limits = Policy(chunk=chunk, max_prefill=1 << 30, **policy)
         self.requests: dict[str, Request] = {}
         self.results: dict[str, Result] = {}
         self.engine = Engine(
-            Model(module, byte_tokenizer()), EngineSettings(slots, rows, limits, seed=0), self._deliver
+            module if isinstance(module, Model) else Model(module, byte_tokenizer(), adapters=adapters),
+            EngineSettings(slots, rows, limits, seed=0, **settings or {}),
+            self._deliver,
         )
         self._rids = itertools.count()
 
@@ -129,13 +143,19 @@ class StepEngine:
             result.tokens += output.token_ids
 
     def add(
-        self, prompt: list[int] | str, *, logprobs: LogprobRequest | None = None, stream: bool = False, **params: Any
+        self,
+        prompt: list[int] | str,
+        *,
+        logprobs: LogprobRequest | None = None,
+        lora_path: str | None = None,
+        stream: bool = False,
+        **params: Any,
     ) -> str:
         ids = self.engine.model.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
         rid = f"r{next(self._rids)}"
         params = {"temperature": 0, "max_new_tokens": 16} | params
         request = Request(
-            rid=rid, input_ids=ids, params=SamplingParams.from_json(params), logprobs=logprobs,
+            rid=rid, input_ids=ids, params=SamplingParams.from_json(params), logprobs=logprobs, lora_path=lora_path,
             stream_interval=1 if stream else None,
         )  # fmt: skip
         self.engine.check(request)

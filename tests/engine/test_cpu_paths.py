@@ -10,10 +10,10 @@ from torch import nn
 
 from kernel_engine.batch import SHORT, build_batch
 from kernel_engine.fuse import PACKED_ROWS, CpuLinear, fuse
+from kernel_engine.plan import Segment
 from kernel_engine.pool import Rows
 from kernel_engine.request import Request, Sequence
 from kernel_engine.sampling_params import SamplingParams
-from kernel_engine.schedule import Segment
 
 from .support import Oracle, StepEngine, random_module
 
@@ -81,8 +81,9 @@ def test_one_long_context_does_not_pad_the_short_ones():
     rows.table[:] = 1 + torch.arange(6 * 9000).view(6, 9000).numpy()
     lengths = [8000, 3, SHORT - 1, 40, 300, 7000]
     batch = build_batch([decoding(i, n) for i, n in enumerate(lengths)], rows, torch.device("cpu"))
-    assert [(d.begin, d.end, d.slots.shape[1]) for d in batch.decodes] == [(0, 3, SHORT), (3, 4, 301), (4, 6, 8001)]
-    for group in batch.decodes:
+    decodes = batch.views[None].decodes
+    assert [(d.begin, d.end, d.slots.shape[1]) for d in decodes] == [(0, 3, SHORT), (3, 4, 301), (4, 6, 8001)]
+    for group in decodes:
         for token, slots, mask in zip(range(group.begin, group.end), group.slots, group.mask, strict=True):
             sequence = batch.segments[token].sequence
             length = batch.segments[token].start + 1
@@ -99,3 +100,19 @@ def test_contexts_of_every_length_class_decode_together_exactly():
     rids = [engine.add(prompt, max_new_tokens=6, ignore_eos=False) for prompt in prompts]
     engine.run()
     assert [engine.results[rid].tokens for rid in rids] == [oracle.tokens(prompt, 6) for prompt in prompts]
+
+
+def test_a_window_gathers_no_more_than_it_sees():
+    rows = Rows(3, 400)
+    rows.table[:] = 1 + torch.arange(3 * 400).view(3, 400).numpy()
+    lengths = [5, 9, 200]
+    batch = build_batch(
+        [decoding(i, n) for i, n in enumerate(lengths)], rows, torch.device("cpu"), windows=[8, None, 300]
+    )
+    (group,) = batch.views[8].decodes
+    assert group.slots.shape == (3, 8)
+    for row, (length, slots, mask) in enumerate(zip(lengths, group.slots, group.mask.flatten(1), strict=True)):
+        seen = rows.table[row, max(0, length + 1 - 8) : length + 1].tolist()
+        assert slots[mask].tolist() == seen
+        assert slots[~mask].eq(0).all()
+    assert batch.views[300] is batch.views[None]

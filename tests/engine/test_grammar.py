@@ -182,3 +182,15 @@ def test_a_dead_end_leaves_its_neighbours_alone(engine: StepEngine):
 def test_an_empty_language_is_the_empty_text(engine: StepEngine):
     result = engine.generate([1], regex="(a{0})", max_new_tokens=9)
     assert (result.text, result.finish["type"]) == ("", "stop")
+
+
+def test_a_forced_part_of_a_character(engine: StepEngine):
+    # Fails if what must follow is taken to be text: these two begin with the same byte, which is none.
+    for params in ({"json_schema": '{"enum": ["é", "è"]}'}, {"ebnf": 'root ::= "é" | "è"'}):
+        assert engine.generate("a", **params).text.strip('"') in ("é", "è")
+
+
+def test_json_is_not_all_white_space(engine: StepEngine):
+    biased = {"logit_bias": {str(engine.engine.model.tokenizer.convert_tokens_to_ids("Ġ")): 100.0}}
+    result = engine.generate("a", json_schema='{"type": "object", "properties": {}}', max_new_tokens=100, **biased)
+    assert json.loads(result.text) == {}

@@ -99,7 +99,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"input_ids": [1.0]}, "input_ids must be"),
     ({"text": "a", "nonsense": 1}, "unknown field `nonsense`"),
     ({"text": "a", "image_data": "x"}, "image_data is not supported"),
-    ({"text": "a", "lora_path": "x"}, "lora_path is not supported"),
+    ({"text": "a", "lora_path": 3}, "lora_path must be a string"),
     ({"text": "a", "sampling_params": 5}, "sampling_params must be an object"),
     ({"text": "a", "sampling_params": [{}]}, "sampling_params is an array, but there is one prompt"),
     (

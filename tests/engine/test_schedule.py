@@ -6,22 +6,22 @@ import random
 
 import pytest
 
-from kernel_engine.schedule import PATIENCE
+from kernel_engine.order import PATIENCE
 
-from .simulation import END, Simulation, completion
+from .simulation import END, Guesses, Simulation, completion
 
 
 def random_trace(seed: int) -> None:
-    """A few dozen requests with shared stems arrive, run, are aborted and retracted, under random limits."""
+    """A few dozen requests with shared stems arrive, run, are aborted and retracted, under random limits, some with drafts."""
     rng = random.Random(seed)
-    slots, share = rng.choice([48, 64, 128, 1000]), rng.random() < 0.8
+    slots, share, errors = rng.choice([48, 64, 128, 1000]), rng.random() < 0.8, rng.choice([None, None, 0.0, 0.3])
     simulation = Simulation(
         slots,
         rows=rng.choice([1, 2, 5, 32]),
         context=slots,
         chunk=rng.choice([1, 3, 8, 64]),
         max_prefill=rng.choice([2, 16, 1 << 30]),
-        order=rng.choice(["lpm", "lpm", "fcfs", "random"]),
+        order=rng.choice(["lpm", "lpm", "fcfs", "random", "lof", "dfs-weight"]),
         share_prefixes=share,
         conservativeness=rng.choice([0.0, 1.0]),
     )
@@ -31,7 +31,8 @@ def random_trace(seed: int) -> None:
         prompt = rng.choice(stems) + [rng.randrange(1, 4) for _ in range(rng.randrange(0, 6))]
         count = rng.choice([0, 1, 5, slots - len(prompt)])
         scored = rng.choice([None, None, rng.randrange(len(prompt))])
-        added.append(simulation.add(prompt, count, priority=rng.randrange(-1, 2), score_from=scored))
+        guesses = None if errors is None else Guesses(prompt, count, errors, seed)
+        added.append(simulation.add(prompt, count, priority=rng.randrange(-1, 2), score_from=scored, drafter=guesses))
         for _ in range(rng.choice([0, 0, 1, 4])):
             if simulation.scheduler.running or simulation.scheduler.waiting:
                 simulation.step()

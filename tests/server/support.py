@@ -65,12 +65,12 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running_server(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
+def running_server(folder: Path, *arguments: str, command: list[str] = COMMAND) -> Iterator[ServerProcess]:
     """Start a server on a free port, wait until it is ready, and end it afterwards."""
     ready, log_path = folder / "ready.json", folder / "log.txt"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [*COMMAND, "--port", "0", "--ready-file", str(ready), *arguments], stdout=log, stderr=subprocess.STDOUT
+            [*command, "--port", "0", "--ready-file", str(ready), *arguments], stdout=log, stderr=subprocess.STDOUT
         )
     try:
         limit = time.monotonic() + START_SECONDS

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 from typing import cast
 
 import httpx
+import openai
 import psutil
 import pytest
-from transformers import Qwen2Config
 
 from kernel_engine.async_engine import AsyncEngine
 from kernel_engine.server import Server
@@ -27,18 +27,6 @@ from ..engine.support import byte_tokenizer
 from .support import COMMAND, ServerProcess, running_server
 
 KEY = "a-secret-that-nobody-sees"
-
-
-@pytest.fixture(scope="module")
-def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config and a tokenizer, no weights."""
-    folder = tmp_path_factory.mktemp("config")
-    Qwen2Config(
-        vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, architectures=["Qwen2ForCausalLM"],
-    ).save_pretrained(folder)  # fmt: skip
-    byte_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +68,13 @@ def test_with_the_key_all_is_as_usual(guarded: ServerProcess):
     with allowed(guarded) as client:
         assert client.get("/v1/models").status_code == 200
         assert client.get("/nonsense").status_code == 404
+
+
+def test_the_key_opens_openais_routes(guarded: ServerProcess):
+    with openai.OpenAI(base_url=f"{guarded.url}/v1", api_key="wrong", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError):
+            client.completions.create(model="any", prompt="a", max_tokens=1)
+        assert client.with_options(api_key=KEY).completions.create(model="any", prompt="a", max_tokens=1).choices
 
 
 def test_health_needs_no_key(guarded: ServerProcess):
@@ -129,7 +124,8 @@ def test_a_term_signal_ends_it_with_zero(config_folder: Path, tmp_path: Path):
 @pytest.mark.parametrize("path", ["/health", "/health_generate"])
 @pytest.mark.parametrize(("ready", "failure"), [(False, None), (True, RuntimeError("dead"))])
 def test_health_is_503_before_warm_up_and_after_a_failure(path: str, ready: bool, failure: Exception | None):
-    dead = SimpleNamespace(failure=failure, model=SimpleNamespace(tokenizer=None))
+    model = SimpleNamespace(tokenizer=byte_tokenizer(), default_sampling={}, adapters=SimpleNamespace(names=[]))
+    dead = SimpleNamespace(failure=failure, model=model, context=64)
 
     async def never(timeout: float) -> bool:
         return False
@@ -181,10 +177,12 @@ FAILURES: dict[str, tuple[list[str], int, str]] = {
     "not a number": (["--model-path", "tiny-chat", "--port", "x"], 2, "argument --port: invalid int value"),
     "bad port": (["--model-path", "tiny-chat", "--port", "70000"], 2, "--port must be in [0, 65535], got 70000"),
     "bad share": (["--model-path", "tiny-chat", "--mem-fraction-static", "2"], 2, "--mem-fraction-static must be in (0, 1]"),
+    "two GPUs": (["--model-path", "tiny-chat", "--tp-size", "2"], 2, "--tp-size is not supported: this engine runs on one GPU"),
+    "no such GPU": (["--model-path", "CONFIG", "--load-format", "dummy", "--base-gpu-id", "63"], 3, "sees no such GPU here"),
     "no folder": (["--model-path", "./no/such/folder"], 3, "'./no/such/folder' is not a folder"),
     # Fails while a folder without tokenizer files is given an empty tokenizer, which encodes every text as nothing.
     "no tokenizer": (["--model-path", "CONFIG_ONLY", "--load-format", "dummy"], 3, "no tokenizer in"),
-    "no weights": (["--model-path", "CONFIG"], 3, "cannot load"),
+    "no weights": (["--model-path", "CONFIG"], 3, "no weights in"),
     "taken port": (["--model-path", "tiny-chat", "--port", "TAKEN"], 3, "cannot listen on 127.0.0.1:"),
     "no key file": (["--model-path", "CONFIG", "--load-format", "dummy", "--api-key-file", "no-such-file"], 3, "--api-key-file"),
     "empty key": (["--model-path", "tiny-chat", "--api-key", ""], 2, "--api-key must not be empty"),

@@ -6,6 +6,7 @@ and mutilated JSON. None may be answered with 5xx, and a good request that is re
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
@@ -22,8 +23,17 @@ from schemathesis.generation import GenerationMode
 from .server import Server, serve, verdict
 
 GOOD = {"text": "The capital of France is", "sampling_params": {"temperature": 0, "max_new_tokens": 24}}
-ROUTES = ["/generate"] * 6 + ["/abort_request", "/flush_cache", "/health", "/get_model_info", "/v1/models", "/nothing"]
-BATCH = 500
+BODIES = {
+    "/generate": GOOD,
+    "/v1/completions": {"prompt": "The capital of France is", "max_tokens": 8, "stream": True},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8, "logprobs": True},
+    "/tokenize": {"prompt": ["The capital", "of France"]},
+    "/detokenize": {"tokens": [[1, 2], [3]]},
+    "/abort_request": {"rid": "nobody"},
+}
+DESCRIBED = ["/v1/chat/completions", "/generate", "/v1/completions", "/tokenize", "/detokenize", "/abort_request"]
+OTHERS = ["/flush_cache", "/health", "/get_model_info", "/v1/models", "/v1/models/x", "/nothing"]
+BATCH = 100
 """Examples drawn by one hypothesis run."""
 
 
@@ -48,10 +58,9 @@ class Fuzz:
 
     def from_description(self) -> None:
         schema = schemathesis.openapi.from_url(f"{self.server.url}/openapi.json")
-        modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
-        for number in range(self.count // 2 // BATCH):
-            path = "/abort_request" if number % 10 == 9 else "/generate"
-            self._send_examples(path, schema[path]["POST"].as_strategy(generation_mode=modes[number % 2]), number)
+        targets = itertools.cycle(itertools.product(DESCRIBED, [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]))
+        for number, (path, mode) in zip(range(self.count // 2 // BATCH), targets, strict=False):
+            self._send_examples(path, schema[path]["POST"].as_strategy(generation_mode=mode), number)
 
     def _send_examples(self, path: str, cases: SearchStrategy[Any], number: int) -> None:
         @seed(number)
@@ -67,13 +76,14 @@ class Fuzz:
     def from_noise(self) -> None:
         generator = random.Random(0)
         while sum(self.statuses.values()) + len(self.failures) < self.count:
-            content = bytearray(json.dumps(GOOD).encode())
+            path = generator.choice([*BODIES, *BODIES, *OTHERS])
+            content = bytearray(json.dumps(BODIES.get(path, GOOD)).encode())
             for _ in range(generator.randint(1, 12)):
                 content[generator.randrange(len(content))] = generator.randrange(256)
             if generator.random() < 0.3:
                 content = bytearray(generator.randbytes(generator.randint(0, 400)))
             method = generator.choice(["POST"] * 8 + ["GET", "PUT", "DELETE", "PATCH"])
-            self.send(method, generator.choice(ROUTES), bytes(content))
+            self.send(method, path, bytes(content))
 
 
 def repeat_good_request(server: Server, done: threading.Event, failures: list[str]) -> None:
