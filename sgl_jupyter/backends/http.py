@@ -87,6 +87,9 @@ def _telling_of(url: str) -> Iterator[None]:
     """Say which server it was, instead of where in the protocol the failure was noticed."""
     try:
         yield
+    except (aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError) as error:
+        advice = "for a certificate of your own, give its file as verify=..."
+        raise BackendUnreachable(f"{url} is not trusted: {advice} ({error})") from error
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise BackendUnreachable(f"nothing answers at {url}: is the server running? ({error})") from error
     except aiohttp.ClientResponseError as error:

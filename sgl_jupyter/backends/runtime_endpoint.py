@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 import weakref
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import wait
@@ -21,14 +22,18 @@ from sgl_jupyter.backends.base import (
     BaseBackend,
     ChoiceScore,
     Chunk,
+    Prompt,
     SamplingParams,
     TokenLogprob,
 )
 from sgl_jupyter.backends.http import HttpClient, Response
-from sgl_jupyter.backends.wire import error_sentence, generate_body, sse_events
+from sgl_jupyter.backends.model_info import model_template
+from sgl_jupyter.backends.wire import error_sentence, generate_body, images_field, sse_events
 from sgl_jupyter.lang.loop import background_loop
 
 CLOSING_SECONDS = 0.2
+SETTLING_SECONDS = 1.0
+"""A server may still be putting away a request whose answer is complete."""
 PATIENCE = 30.0
 """Seconds for what a healthy server answers at once. A generation takes the time it takes."""
 
@@ -63,48 +68,67 @@ class RuntimeEndpoint(BaseBackend):
         self._headers = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
         self._tls = ssl.create_default_context(cafile=verify) if url.scheme == "https" else None
         self._client: tuple[asyncio.AbstractEventLoop, HttpClient] | None = None
-        self.model_path = str(_parsed(self._ask("GET", "/get_model_info")).get("model_path", ""))
+        info = _parsed(self._ask_either("/get_model_info", "/model_info"))
+        self.model_path = str(info.get("model_path", ""))
+        self.model_template = model_template(info)
+        self.sees_images = info.get("has_image_understanding") is not False
 
     def __repr__(self) -> str:
         return f"RuntimeEndpoint({self.base_url!r}, model={self.model_path!r})"
 
     def flush_cache(self) -> None:
-        self._ask("POST", "/flush_cache")
+        """Raises BackendError if the server goes on working on requests: one that has just ended is waited for."""
+        deadline = time.monotonic() + SETTLING_SECONDS
+        while True:
+            try:
+                self._ask("POST", "/flush_cache")
+                return
+            except BackendError as error:
+                if error.status != 400 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+
+    def abort_all(self) -> None:
+        self._ask("POST", "/abort_request", {"rid": "", "abort_all": True})  # older servers: every id that begins so
 
     def get_server_info(self) -> dict[str, Any]:
-        return _parsed(self._ask("GET", "/get_server_info"))
+        return _parsed(self._ask_either("/get_server_info", "/server_info"))
 
-    async def cache_prefix(self, prompt: str) -> None:
-        await self._post({"text": prompt, "sampling_params": {"max_new_tokens": 0}})
+    async def cache_prefix(self, prompt: Prompt) -> None:
+        await self.post("/generate", {"text": prompt, "sampling_params": {"max_new_tokens": 0}, **images_field(prompt)})
 
-    async def generate(self, prompt: str, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
+    async def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
         sent = 0
-        async with aclosing(self._stream(generate_body(prompt, params) | {"stream": True})) as answers:
+        async with aclosing(self.stream(generate_body(prompt, params) | {"stream": True})) as answers:
             async for answer in answers:
                 _raise_if_aborted(answer)
                 text = answer["text"]  # all of it so far
                 yield Chunk(text[sent:], answer["meta_info"])
                 sent = max(sent, len(text))
 
-    async def sample(self, prompt: str, params: SamplingParams) -> list[Chunk]:
-        answers = await self._post(generate_body(prompt, params))
+    async def sample(self, prompt: Prompt, params: SamplingParams) -> list[Chunk]:
+        answers = await self.post("/generate", generate_body(prompt, params))
         for answer in answers:
             _raise_if_aborted(answer)
         return [Chunk(answer["text"], answer["meta_info"]) for answer in answers]
 
-    async def score(self, prompt: str, choices: Sequence[str], alone: bool = False) -> list[ChoiceScore]:
+    async def score(self, prompt: Prompt, choices: Sequence[str], alone: bool = False) -> list[ChoiceScore]:
         """SGLang's sequence: have the prompt cached, then score prompt and choices in one batch.
 
         The prompt itself is part of the batch, to learn where its tokens end: a tokenizer may join the prompt's last characters
         with the choice's first ones, and such a joint token belongs to the choice.
         """
         nothing = {"max_new_tokens": 0, "temperature": 0.0}
-        prefill = await self._post({"text": prompt, "sampling_params": nothing})
+        images = images_field(prompt)
+        prefill = await self.post("/generate", {"text": prompt, "sampling_params": nothing, **images})
         length = prefill["meta_info"]["prompt_tokens"]
         texts = [prompt, *(prompt + choice for choice in choices)]
         ask = {"sampling_params": nothing, "return_logprob": True, "return_text_in_logprobs": True}
+        shown = {name: [value] * len(texts) for name, value in images.items()}
         for overlap in (1, 8, length):  # tokens of the prompt to look at: one, unless the tokens before differ too
-            answers = await self._post({"text": texts, "logprob_start_len": max(length - overlap, 0)} | ask)
+            answers = await self.post(
+                "/generate", {"text": texts, "logprob_start_len": max(length - overlap, 0)} | ask | shown
+            )
             end, *tails = [_input_logprobs(answer) for answer in answers]
             if all(_shared_ids(end, tail) for tail in tails):
                 break
@@ -115,30 +139,40 @@ class RuntimeEndpoint(BaseBackend):
         if not alone:
             return [ChoiceScore(tokens) for tokens in given_prompt]
         ids = [[token[1] for token in tokens] for tokens in given_prompt]
-        answers = await self._post({"input_ids": ids, "logprob_start_len": 0} | ask)
+        answers = await self.post("/generate", {"input_ids": ids, "logprob_start_len": 0} | ask)
         return [ChoiceScore(*pair) for pair in zip(given_prompt, map(_input_logprobs, answers), strict=True)]
 
-    def _ask(self, method: str, path: str) -> bytes:
+    def _ask_either(self, path: str, newer_path: str) -> bytes:
+        """What older servers tell at one path, and newer ones at another."""
+        try:
+            return self._ask("GET", path)
+        except BackendError as error:
+            if error.status != 404:
+                raise
+            return self._ask("GET", newer_path)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
         """A short question from whatever thread; blocks until it is answered."""
 
         async def ask() -> bytes:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    return await self._request(method, path)
+                    return await self._request(method, path, body)
             except TimeoutError as error:
                 raise BackendUnreachable(f"{self.base_url} did not answer {path} in {PATIENCE:.0f} s") from error
 
         return asyncio.run_coroutine_threadsafe(ask(), background_loop()).result()
 
-    async def _post(self, body: dict[str, Any]) -> Any:
-        return _parsed(await self._request("POST", "/generate", body))
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON that the server answers to `body` on one of its native routes."""
+        return _parsed(await self._request("POST", path, body))
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
         async with self._connections().request(method, path, _encoded(body)) as response:
             return await self._accepted(path, response)
 
-    async def _stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The events of a streamed answer, to its end."""
+    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The events of the answer to a `/generate` body that asks for streaming, each with all of the text so far."""
         complete = False
         async with self._connections().request("POST", "/generate", _encoded(body)) as response:
             if response.status != 200:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sgl_jupyter.backends.base import SamplingParams
+from sgl_jupyter.backends.base import Prompt, SamplingParams, Video
 
 
-def generate_body(prompt: str, params: SamplingParams) -> dict[str, Any]:
+def generate_body(prompt: Prompt, params: SamplingParams) -> dict[str, Any]:
     """The body of POST /generate, as SGLang's own client writes it.
 
     What SGLang's client does not know is sent only where it says something, so that servers of any version accept the rest.
@@ -51,7 +52,23 @@ def generate_body(prompt: str, params: SamplingParams) -> dict[str, Any]:
         "text": prompt,
         "sampling_params": sampling,
         **{name: value for name, value in logprobs.items() if value is not None},
+        **({} if params.lora_path is None else {"lora_path": params.lora_path}),
+        **images_field(prompt),
     }
+
+
+def images_field(prompt: Prompt) -> dict[str, Any]:
+    """`image_data`, where the prompt shows something: a single one by itself, as SGLang's client sends it, several as a list.
+
+    An image is its file in base64, or its URL; a video is its frames' PNG files one after another, behind "video:".
+    """
+    data = [_video_data(each) if isinstance(each, Video) else each.base64 or each.url for each in prompt.media]
+    return {"image_data": data if len(data) > 1 else data[0]} if data else {}
+
+
+def _video_data(video: Video) -> str:
+    files = b"".join(base64.b64decode(frame.base64 or "") for frame in video.frames)
+    return "video:" + base64.b64encode(files).decode()
 
 
 async def sse_events(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from sgl_jupyter.lang.choices import ChoicesSamplingMethod, token_length_normalized
-from sgl_jupyter.lang.ir import SglExpr, SglExprList, SglGen, SglRoleBegin, SglRoleEnd, SglSelect, as_expr, flatten
+from sgl_jupyter.lang.ir import (
+    SglExpr,
+    SglExprList,
+    SglGen,
+    SglImage,
+    SglRoleBegin,
+    SglRoleEnd,
+    SglSelect,
+    SglVideo,
+    as_expr,
+    flatten,
+)
+from sgl_jupyter.lang.media import as_image, as_video
+from sgl_jupyter.lang.reasoning import reasoning_format
 from sgl_jupyter.lang.sampling import overrides, typed
+from sgl_jupyter.lang.schema import parser
 
 
 class GenSettings(TypedDict, total=False):
@@ -33,6 +48,7 @@ class GenSettings(TypedDict, total=False):
     logprob_start_len: int | None
     top_logprobs_num: int | None
     return_text_in_logprobs: bool | None
+    lora_path: str | None
 
 
 def gen(
@@ -58,12 +74,13 @@ def gen(
     choices: Sequence[str] | None = None,
     choices_method: ChoicesSamplingMethod | None = None,
     regex: str | None = None,
-    json_schema: str | Mapping[str, Any] | None = None,
+    json_schema: str | Mapping[str, Any] | type | None = None,
     *,
     ebnf: str | None = None,
     repetition_penalty: float | None = None,
     logit_bias: Mapping[int | str, float] | None = None,
     seed: int | None = None,
+    lora_path: str | None = None,
 ) -> SglExpr:
     """Let the model continue the text; the continuation is the variable `name`.
 
@@ -74,10 +91,13 @@ def gen(
         max_tokens: at most so many new tokens; min_tokens: at least so many.
         stop: the text ends before any of these strings.
         temperature: 0 takes the likeliest token each time; `seed` makes sampling repeatable.
-        dtype: int, float, bool or str: the text is a literal of that type. It is still text: `int(s[name])`.
+        dtype: int, float, bool or str: the text is a literal of that type. `s[name]` is its text, `s.get_parsed(name)` its value.
         choices: one of these texts is taken, as by `select`, and nothing is sampled.
-        regex, json_schema, ebnf: the text obeys this regular expression, JSON schema (a string or a dict) or grammar.
+        regex, ebnf: the text obeys this regular expression or grammar.
+        json_schema: the text obeys this JSON schema: a text or dict, or a pydantic model, dataclass or TypedDict.
+            `s.get_parsed(name)` is the object, of that type where one is given.
         return_logprob: the tokens' log-probabilities come with `get_meta_info(name)`.
+        lora_path: the adapter to generate with, by the name the engine knows it by.
 
     Raises:
         TypeError, ValueError, re.error: an argument makes no sense; the message names it.
@@ -106,6 +126,7 @@ def gen(
         "regex": regex,
         "json_schema": json_schema,
         "ebnf": ebnf,
+        "lora_path": lora_path,
     }
     if choices is not None:
         given |= {"dtype": dtype}
@@ -116,7 +137,7 @@ def gen(
     if choices_method is not None:
         raise ValueError("choices_method needs choices")
     if dtype is None:
-        return SglGen(name, overrides(given))
+        return SglGen(name, overrides(given), parse=None if json_schema is None else parser(json_schema))
     return SglGen(name, *typed(dtype, given))
 
 
@@ -156,8 +177,49 @@ def select(
 
 
 def image(path: Any) -> SglExpr:
-    """An image in the prompt. Not there yet."""
-    raise NotImplementedError("images in prompts are not supported yet")
+    """An image in the prompt: a path, a URL, the bytes of a file, a PIL image, or an array of pixels.
+
+    It is read at once. Raises FileNotFoundError, ValueError or TypeError where it is no image, or larger than 64 MiB. A URL is
+    not fetched here: the server does that.
+    """
+    return SglImage(_named(path), as_image(path))
+
+
+def video(path: Any, num_frames: int) -> SglExpr:
+    """A video in the prompt, by `num_frames` evenly spaced frames: a path, or a sequence of images.
+
+    Raises what `image` raises; ImportError where OpenCV is needed to read the file and is not installed.
+    """
+    return SglVideo(_named(path), as_video(path, num_frames))
+
+
+def _named(source: Any) -> str:
+    """What an image is called in messages: its path or URL, but not the data of a `data:` URL."""
+    return source.partition(",")[0] if isinstance(source, str) else type(source).__name__
+
+
+def separate_reasoning(expr: SglExpr, model_type: str | None = None) -> SglExpr:
+    """Keep the reasoning of the generations in `expr` out of the text, and so out of what comes after.
+
+    The variable of `gen("x")` then holds the answer, and `x_reasoning_content` what was thought before.
+
+    Args:
+        model_type: SGLang's name of the way that the model marks its reasoning, such as "deepseek-r1" or "qwen3".
+
+    Raises:
+        ValueError: `model_type` is missing or unknown, or a generation has no name.
+        TypeError: `expr` generates nothing.
+    """
+    reasoning_format(model_type)
+    nodes = list(flatten(as_expr(expr)))
+    gens = [node for node in nodes if isinstance(node, SglGen)]
+    if not gens:
+        raise TypeError(f"separate_reasoning needs a gen, not {expr!r}")
+    if any(gen.name is None for gen in gens):
+        raise ValueError("name must be provided: a gen whose reasoning is kept needs one")
+    return SglExprList(
+        tuple(dataclasses.replace(node, reasoning=model_type) if isinstance(node, SglGen) else node for node in nodes)
+    )
 
 
 def system_begin() -> SglExpr:

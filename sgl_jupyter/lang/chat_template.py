@@ -1,4 +1,4 @@
-"""How roles become text: the chat templates, by SGLang's names, and the rules that choose one by a model's path.
+"""How roles become text: the chat templates, by SGLang's names, and the rules that choose one for a backend.
 
 A template is data and never changes. Rules are tried in order; the first that matches wins.
 """
@@ -6,16 +6,21 @@ A template is data and never changes. Rules are tried in order; the first that m
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
+
+from sgl_jupyter.backends.base import BaseBackend, ModelTemplate
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
     """A role's text stands between its prefix and its suffix; a role that is not named has neither.
 
-    `style` "llama2" is Llama 2's: a leading system message stands inside the first user message.
+    `style` "llama2" is Llama 2's: a leading system message stands inside the first user message. `beginning` opens a conversation
+    whatever its first message; `without_system` stands after it where that is no system message.
     """
 
     name: str
@@ -24,6 +29,12 @@ class ChatTemplate:
     stop_str: tuple[str, ...] = ()
     image_token: str = "<image>"
     style: Literal["plain", "llama2"] = "plain"
+    beginning: str = ""
+    without_system: str = ""
+
+    def opening(self, role: str) -> str:
+        """What stands before the markup of a text's first message."""
+        return self.beginning + ("" if role == "system" else self.without_system)
 
     def get_prefix_and_suffix(self, role: str, history: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
         """The markup around a message of `role` that comes after the messages `history`."""
@@ -182,3 +193,37 @@ def get_chat_template_by_model_path(model_path: str) -> ChatTemplate:
         if re.search(pattern, model_path, re.IGNORECASE):
             return CHAT_TEMPLATES[name]
     return CHAT_TEMPLATES["default"]
+
+
+def template_of(backend: BaseBackend) -> ChatTemplate:
+    """The chat template that programs on `backend` use.
+
+    The one that the backend names; else SGLang's for the model's path; else the model's own; else SGLang's default, with a warning.
+    """
+    if backend.chat_template_name:
+        return get_chat_template(backend.chat_template_name)
+    if backend.is_chat_model is not None or not backend.model_path:
+        return get_chat_template_by_model_path(backend.model_path)
+    return _template_of_model(backend.model_path, backend.model_template)
+
+
+@lru_cache(maxsize=64)
+def _template_of_model(model_path: str, own: ModelTemplate | None) -> ChatTemplate:
+    """What is found is kept: the start of a program costs nothing then, and a warning comes once."""
+    from sgl_jupyter.lang.model_template import NotConcatenative, derive  # jinja2 only where it is needed
+
+    by_path = get_chat_template_by_model_path(model_path)
+    if by_path.name != "default":
+        return by_path
+    problem = "has no chat template that can be read here"
+    if own is not None:
+        try:
+            return derive(own, model_path)
+        except NotConcatenative as error:
+            problem = f"has a chat template that cannot be used: {error}"
+    warnings.warn(
+        f"{model_path!r} {problem}. Roles are written as USER: and ASSISTANT:, which the model may not know; "
+        f"give its backend chat_template_name=..., one of {', '.join(CHAT_TEMPLATES)}",
+        stacklevel=2,
+    )
+    return by_path

@@ -5,6 +5,7 @@ All logarithms are natural. Every method sees exactly the tokens that a choice a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,8 +165,12 @@ def _argmax(values: Sequence[float]) -> int:
 
 
 def _meta_info(normalized: list[float], inputs: list[Any], outputs: list[Any]) -> dict[str, Any]:
+    """SGLang's numbers, and `choice_probabilities`: how probable each choice is, given that it is one of them."""
+    totals = [sum(map(_logprob, tokens)) for tokens in inputs]
+    shares = [math.exp(total - max(totals)) for total in totals]
     return {
         "normalized_prompt_logprobs": normalized,
         "input_token_logprobs": inputs,
         "output_token_logprobs": outputs,
+        "choice_probabilities": [share / sum(shares) for share in shares],
     }

@@ -17,9 +17,14 @@ class DryBackend(BaseBackend):
         like: the backend or engine that the program would run on, if there is one; its chat template is used.
     """
 
+    sees_images = True
+
     def __init__(self, like: Any = None) -> None:
-        self.model_path = getattr(like, "model", None) or getattr(like, "model_path", "")
-        self.chat_template_name = getattr(like, "chat_template_name", None)
+        place = like.endpoint if getattr(like, "state", None) == "ready" else like  # nobody waits for an engine here
+        self.model_path = getattr(place, "model", None) or getattr(place, "model_path", "")
+        self.chat_template_name = getattr(place, "chat_template_name", None)
+        self.model_template = getattr(place, "model_template", None)
+        self.is_chat_model = getattr(place, "is_chat_model", None)
 
     async def generate(self, prompt: str, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
         yield Chunk(HOLE, {})

@@ -10,8 +10,14 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from sgl_jupyter.backends.base import Image, Video
+
+INTERRUPTIBLE = 0.5
+"""Seconds to wait in one go: not on every platform does an interrupt end a wait without a limit, or wake a kernel's loop."""
 
 Origin = Literal["template", "prompt", "generated", "chosen", "forced"]
 """Where a piece of text came from: the chat template's markup, the program, the model's free choice, a `select`, or the
@@ -38,6 +44,10 @@ class Text:
     origin: Origin
     variable: str | None = None
     """The variable that this text belongs to, for generated and chosen text."""
+    completion_tokens: int | None = field(default=None, compare=False)
+    """How many tokens the generation has taken with this text, where the server tells."""
+    media: Image | Video | None = None
+    """The image or video that this text stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,46 @@ class GenerationStarted:
     """A request for `variable` went to the backend; text follows as it arrives."""
 
     variable: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """`text` was thought on the way to `variable`; it is no part of the state's text."""
+
+    text: str
+    variable: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of the model. Which of its fields are known depends on what was asked for."""
+
+    id: int
+    text: str | None
+    logprob: float | None
+    """The natural logarithm of its probability; None where nothing precedes it."""
+    cached: bool = False
+    """Whether the engine had computed it before: a token of the prompt that it shares with an earlier request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of a request that asks for log-probabilities, as they become known: its prompt's, then those generated."""
+
+    variable: str | None
+    origin: Literal["prompt", "generated"]
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the generation of `variable` took, in tokens; `seconds` from its request to its last token."""
+
+    variable: str | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +136,19 @@ class Finished:
 
 
 Event = (
-    RoleOpened | RoleClosed | Text | GenerationStarted | VariableDone | Forked | Joined | Failed | Stopped | Finished
+    RoleOpened
+    | RoleClosed
+    | Text
+    | GenerationStarted
+    | Reasoning
+    | Tokens
+    | Usage
+    | VariableDone
+    | Forked
+    | Joined
+    | Failed
+    | Stopped
+    | Finished
 )
 
 
@@ -129,7 +191,10 @@ class EventLog:
                     return len(self.events) > position
                 changed = asyncio.Event()
                 self._async_waiters.append((asyncio.get_running_loop(), changed))
-            await changed.wait()
+            while not changed.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(INTERRUPTIBLE):  # and not wait_for, which can swallow a cancellation
+                        await changed.wait()
 
     def __iter__(self) -> Iterator[Event]:
         """Events from the first one, blocking for those to come, until the log is closed."""

@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-from sgl_jupyter.lang.events import Failed, Finished, Forked, Joined, Stopped
+from sgl_jupyter.lang.events import INTERRUPTIBLE, Failed, Finished, Forked, Joined, Stopped
 from sgl_jupyter.lang.interpreter import Interpreter
-from sgl_jupyter.lang.ir import SglExpr, SglRoleBegin, SglRoleEnd, SglSubmitted, flatten, variable_of
+from sgl_jupyter.lang.ir import SglExpr, role_after, single_nodes, variables_of
 from sgl_jupyter.lang.loop import background_loop
-
-INTERRUPTIBLE = 0.5
-"""Seconds to wait in one go: not on every platform does an interrupt end a wait without a limit."""
 
 
 class ProgramStopped(RuntimeError):
@@ -34,7 +31,8 @@ class Executor:
 
     def __init__(self, interpreter: Interpreter, open_role: str | None = None) -> None:
         self.interpreter = interpreter
-        self.log = interpreter.log
+        self.document = interpreter.document
+        self.log = interpreter.document.log
         self.closed: Future[Finished | Stopped | Failed] = Future()
         """Done when the state has ended, with the event that closed its log."""
 
@@ -58,12 +56,12 @@ class Executor:
             ValueError: roles are nested, or closed in the wrong order.
             RuntimeError: the program has ended; `ProgramStopped` if it was stopped. If it failed, its error is raised.
         """
-        nodes = list(self._nodes(expr))
+        nodes = list(single_nodes(expr, self))
         with self._changed:
             self._raise_if_over()
-            self._open_role = _role_after(nodes, self._open_role)
+            self._open_role = role_after(nodes, self._open_role)
             self._queue.extend(nodes)
-            self._unset.update(name for node in nodes for name in variable_of(node))
+            self._unset.update(name for node in nodes for name in variables_of(node))
             self._start_working()
 
     def end(self) -> None:
@@ -128,27 +126,30 @@ class Executor:
             KeyError: nothing sets the variable.
             ProgramStopped: the state was stopped before it was set. If the state failed, its error is raised.
         """
-        variables = self.interpreter.variables
-        self._wait_for(lambda: not self._unset[name] and (name in variables or self._ended or not ended))
+        variables = self.document.variables
+
+        def ready() -> bool:
+            if self._unset[name] or (self._working and self.interpreter.puts_off(name)):
+                return False
+            return name in variables or self._ended or not ended
+
+        self._wait_for(ready)
         self.raise_error()
         if name in variables:
             return variables[name]
         if self._outcome is not None:
             raise ProgramStopped(f"the program was stopped before {name!r} was set")
+        if self.interpreter.puts_off(name):
+            raise RuntimeError(
+                f"{name!r} is set when its assistant turn ends: with num_api_spec_tokens, one call answers the whole turn"
+            )
         raise KeyError(name)
 
     def sets(self, name: str | None) -> bool:
         """Whether the variable is set, or will be by what was appended."""
-        return name in self.interpreter.variables or self._unset[name] > 0
+        return name in self.document.variables or self._unset[name] > 0
 
     # Working
-
-    def _nodes(self, expr: SglExpr) -> Iterator[SglExpr]:
-        for node in flatten(expr):
-            if not isinstance(node, SglSubmitted):
-                yield node
-            elif node.owner is not self:
-                yield from flatten(node.expr)
 
     def _raise_if_over(self) -> None:
         self.raise_error()
@@ -189,7 +190,7 @@ class Executor:
                 error.add_note(f"while running {expr!r}")
                 raise
             with self._changed:
-                self._unset.subtract(variable_of(expr))
+                self._unset.subtract(variables_of(expr))
                 self._changed.notify_all()
 
     def _take(self) -> SglExpr | None:
@@ -239,18 +240,3 @@ class Executor:
         self.closed.set_result(last)
         for child in self._children:
             child.end() if isinstance(last, Finished) else child.cancel()
-
-
-def _role_after(nodes: Iterable[SglExpr], role: str | None) -> str | None:
-    """The role that is open after `nodes`, where `role` was open before."""
-    for node in nodes:
-        match node:
-            case SglRoleBegin(opened):
-                if role is not None:
-                    raise ValueError(f"Nested roles are not allowed: {opened} begins before {role} has ended")
-                role = opened
-            case SglRoleEnd(closed):
-                if role != closed:
-                    raise ValueError(f"{closed} ends here, but {role or 'no role'} is open")
-                role = None
-    return role

@@ -6,9 +6,11 @@ into flat lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from sgl_jupyter.backends.base import Image, Video
 
 if TYPE_CHECKING:
     from sgl_jupyter.lang.choices import ChoicesSamplingMethod
@@ -37,12 +39,17 @@ class SglConstantText(SglExpr):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SglGen(SglExpr):
-    """A generation. `overrides` are the fields of `SamplingParams` that differ from the program's defaults;
-    `extra_stop` are strings that end it beside those."""
+    """A generation.
+
+    `overrides` are the fields of `SamplingParams` that differ from the program's defaults; `extra_stop` are strings that end it
+    beside those. `parse` makes an object of its text. `reasoning` names the kind of model whose reasoning is kept out of the text.
+    """
 
     name: str | None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     extra_stop: tuple[str, ...] = ()
+    parse: Callable[[str], Any] | None = None
+    reasoning: str | None = None
 
     def __repr__(self) -> str:
         return f"Gen({self.name!r})"
@@ -56,6 +63,28 @@ class SglSelect(SglExpr):
 
     def __repr__(self) -> str:
         return f"Select({self.name}, choices={list(self.choices)}, choices_method={self.choices_method})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglImage(SglExpr):
+    """An image; `source` is what the program named it by."""
+
+    source: Any
+    media: Image
+
+    def __repr__(self) -> str:
+        return f"SglImage({self.source})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglVideo(SglExpr):
+    """A video, by `num_frames` of its frames."""
+
+    source: Any
+    media: Video
+
+    def __repr__(self) -> str:
+        return f"SglVideo({self.source}, {len(self.media.frames)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,8 +181,43 @@ def flatten(expr: SglExpr) -> Iterator[SglExpr]:
         yield expr
 
 
-def variable_of(expr: SglExpr) -> tuple[str | None, ...]:
-    """The variable, if any, that has its value once `expr` is done."""
+def single_nodes(expr: SglExpr, owner: object) -> Iterator[SglExpr]:
+    """The expressions of a list, without those that were appended to `owner` when they were made."""
+    for node in flatten(expr):
+        if not isinstance(node, SglSubmitted):
+            yield node
+        elif node.owner is not owner:
+            yield from flatten(node.expr)
+
+
+def variables_of(expr: SglExpr) -> tuple[str | None, ...]:
+    """The variables that have their values once `expr` is done."""
+    if isinstance(expr, SglGen) and expr.reasoning is not None:
+        return (expr.name, reasoning_name(expr.name))
     if isinstance(expr, SglGen | SglSelect | SglVarScopeEnd | SglSetVar):
         return (expr.name,)
     return ()
+
+
+def reasoning_name(name: str | None) -> str:
+    """The variable that holds the reasoning of the generation `name`."""
+    return f"{name}_reasoning_content"
+
+
+def role_after(nodes: Iterable[SglExpr], role: str | None) -> str | None:
+    """The role that is open after `nodes`, where `role` was open before.
+
+    Raises:
+        ValueError: roles are nested, or closed in the wrong order.
+    """
+    for node in nodes:
+        match node:
+            case SglRoleBegin(opened):
+                if role is not None:
+                    raise ValueError(f"Nested roles are not allowed: {opened} begins before {role} has ended")
+                role = opened
+            case SglRoleEnd(closed):
+                if role != closed:
+                    raise ValueError(f"{closed} ends here, but {role or 'no role'} is open")
+                role = None
+    return role

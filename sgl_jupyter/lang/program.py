@@ -6,22 +6,29 @@ whoever runs its body, however the body is left.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Literal, overload
 
-from sgl_jupyter.backends.base import SamplingParams
-from sgl_jupyter.lang.batch import Job, run_jobs
-from sgl_jupyter.lang.chat_template import get_chat_template, get_chat_template_by_model_path
+from sgl_jupyter.backends.base import Prompt, SamplingParams
+from sgl_jupyter.lang.batch import Job, list_jobs, run_jobs
+from sgl_jupyter.lang.call import Call
+from sgl_jupyter.lang.chat_template import CHAT_TEMPLATES, ChatTemplate, template_of
 from sgl_jupyter.lang.config import global_config, resolve_backend
+from sgl_jupyter.lang.document import Document
 from sgl_jupyter.lang.executor import Executor
 from sgl_jupyter.lang.interpreter import Interpreter
+from sgl_jupyter.lang.loop import background_loop
 from sgl_jupyter.lang.sampling import RUN_SETTINGS, overrides
 from sgl_jupyter.lang.state import ProgramState
+from sgl_jupyter.lang.tracer import SglArgument, TracerProgramState, constant_prefix, current_tracer, trace
+
+RUN_OPTIONS = frozenset({"stream", "backend", "use_thread"})
+"""What `run` takes beside sampling parameters and the program's own arguments."""
 
 
 def begin_state(backend: Any = None, **sampling_defaults: Any) -> ProgramState:
@@ -34,15 +41,14 @@ def begin_state(backend: Any = None, **sampling_defaults: Any) -> ProgramState:
     return ProgramState(_begin(backend, sampling_defaults))
 
 
-def _begin(backend: Any, sampling_defaults: Mapping[str, Any]) -> Executor:
+def _begin(backend: Any, sampling_defaults: Mapping[str, Any], api_tokens: int | None = None) -> Executor:
     place = resolve_backend(backend)
-    name = place.chat_template_name
-    template = get_chat_template(name) if name else get_chat_template_by_model_path(place.model_path)
     defaults: dict[str, Any] = {
         "skip_special_tokens": global_config.skip_special_tokens_in_output,
         "spaces_between_special_tokens": global_config.spaces_between_special_tokens_in_out,
     }
-    return Executor(Interpreter(place, template, SamplingParams(**defaults | overrides(sampling_defaults))))
+    params = SamplingParams(**defaults | overrides(sampling_defaults))
+    return Executor(Interpreter(Document(template_of(place)), place, params, api_tokens))
 
 
 @overload
@@ -55,10 +61,12 @@ def function(
     """Make a program of a Python function whose first parameter is the state, named `s`.
 
     Args:
-        num_api_spec_tokens: SGLang's, for backends that are chat APIs; others have no use for it.
+        num_api_spec_tokens: for backends that are APIs. A chat model then answers a whole assistant turn by one call of so many
+            tokens, of which the turn's generations take theirs; a model that continues text writes so many tokens ahead.
 
     Raises:
-        TypeError: the first parameter is not `s`, or another one has a name that `run` takes for itself.
+        TypeError: the first parameter is not `s`, another one has a name that `run` takes for itself, or the function is a
+            coroutine or a generator.
     """
     if func is None:
         return functools.partial(SglFunction, num_api_spec_tokens=num_api_spec_tokens)
@@ -109,17 +117,59 @@ class SglFunction:
         kwargs.pop("use_thread", None)
         settings = {name: kwargs.pop(name) for name in RUN_SETTINGS & kwargs.keys()}
         call = self._call(args, kwargs)
-        executor = _begin(backend, settings)
+        executor = _begin(backend, settings, self.num_api_spec_tokens)
         if not stream:
-            state = ProgramState(executor)
-            call(state, state)
+            state = call.state(executor)
+            call.run(state, state)
             return state
-        followed = ProgramState(executor, followed=True)
-        body = functools.partial(_quietly, call, ProgramState(executor), followed)
+        followed = call.state(executor, followed=True)
+        body = functools.partial(call.run_quietly, call.state(executor), followed)
         threading.Thread(target=contextvars.copy_context().run, args=(body,), daemon=True).start()
         return followed
 
-    __call__ = run
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`run`; within a program that is traced, `trace`."""
+        tracer = current_tracer()
+        return self.run(*args, **kwargs) if tracer is None else self._trace_within(tracer, args, kwargs)
+
+    def trace(self, *, backend: Any = None, **kwargs: Any) -> TracerProgramState:
+        """Run the body without generating anything, and return all that it appends, as `nodes` of a graph.
+
+        Arguments that are not given are expressions, which can be appended; so are variables.
+
+        Raises:
+            TypeError: the program depends on what is not known then.
+        """
+        return trace(self.func, self._symbolic(kwargs), TracerProgramState(_known_template(backend)))
+
+    def cache(self, backend: Any = None) -> None:
+        """Have the server compute the text with which every run of the program begins. Blocks.
+
+        To find it, the body is run up to the first thing that depends on an argument or is generated.
+        """
+        place = resolve_backend(backend)
+        prefix = constant_prefix(self.func, self._symbolic({}), template_of(place))
+        if prefix:
+            asyncio.run_coroutine_threadsafe(place.cache_prefix(Prompt(prefix)), background_loop()).result()
+
+    def _symbolic(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments by name, with expressions for those that are neither given nor bound."""
+        given = {**given, **self.bind_arguments}
+        if unknown := given.keys() - self._signature.parameters.keys():
+            raise TypeError(f"{self.__name__} has no parameter {sorted(unknown)[0]!r}")
+        named = [p for p in self._signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        return {p.name: given.get(p.name, SglArgument(p.name)) for p in named if p.name != "s"}
+
+    def _trace_within(
+        self, tracer: TracerProgramState, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> TracerProgramState:
+        """Trace a program that a traced one calls."""
+        call = self._call(
+            args, {name: value for name, value in kwargs.items() if name not in RUN_SETTINGS | RUN_OPTIONS}
+        )
+        child = TracerProgramState(CHAT_TEMPLATES["default"], parent=tracer)
+        tracer.child_states.append(child)
+        return trace(self.func, call.arguments, child)
 
     async def arun(self, *args: Any, **kwargs: Any) -> ProgramState:
         """`run` for coroutines: wait, without blocking the loop, until all is generated. Cancelling it cancels the program."""
@@ -140,6 +190,7 @@ class SglFunction:
         num_threads: int | Literal["auto"] = "auto",
         progress_bar: bool = False,
         generator_style: bool = False,
+        order: Literal["input", "completed"] = "input",
         on_error: Literal["raise", "return"] = "raise",
         **settings: Any,
     ) -> list[ProgramState] | Iterator[ProgramState]:
@@ -148,26 +199,30 @@ class SglFunction:
         Args:
             batch_kwargs: for each run, a dict of keyword arguments or a list of positional ones.
             num_threads: at most so many runs at a time; "auto" leaves it to the server how many it takes.
-            progress_bar: show one on stderr.
-            generator_style: yield the states one by one, in the order of `batch_kwargs`, as they are done.
+            progress_bar: show one on stderr, with the tokens generated per second.
+            generator_style: yield the states one by one, as they are done.
+            order: in which the states come: that of `batch_kwargs`, or the one in which they are done.
             on_error: "raise" the first error, and stop the other runs; or "return" all states, of which some have an `error()`.
             settings: the defaults for every `gen`.
 
         Raises:
             TypeError: an element does not fit the program; nothing has been run then.
+            BatchInterrupted: on an interrupt, instead of the list; it has all states, and those that had finished are whole.
         """
         if not isinstance(batch_kwargs, list | tuple):
             raise TypeError(f"batch_kwargs must be a list, not {type(batch_kwargs).__name__}")
         if on_error not in ("raise", "return"):
             raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
+        if order not in ("input", "completed"):
+            raise ValueError(f'order must be "input" or "completed", not {order!r}')
         calls = [self._batch_call(i, item) for i, item in enumerate(batch_kwargs)]
         jobs = []
         for call in calls:
-            executor = _begin(backend, settings)
-            state = ProgramState(executor)
-            jobs.append(Job(executor, state, functools.partial(_quietly, call, state, state)))
-        states = run_jobs(jobs, num_threads, progress_bar, raising=on_error == "raise")
-        return states if generator_style else list(states)
+            executor = _begin(backend, settings, self.num_api_spec_tokens)
+            state = call.state(executor)
+            jobs.append(Job(executor, state, functools.partial(call.run_quietly, state, state)))
+        states = run_jobs(jobs, num_threads, progress_bar, raising=on_error == "raise", in_order=order == "input")
+        return states if generator_style else list_jobs(jobs, states)
 
     def _batch_call(self, index: int, item: Mapping[str, Any] | Sequence[Any]) -> Call:
         try:
@@ -180,41 +235,36 @@ class SglFunction:
             raise TypeError(f"batch_kwargs[{index}]: {error}") from None
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-        """The body with its arguments, which runs it with a state and leaves what it returns at a handle of that state."""
         kwargs = {**kwargs, **self.bind_arguments}
         try:
-            self._signature.bind(None, *args, **kwargs)
+            bound = self._signature.bind(None, *args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.__name__}(): {error}") from None
-
-        def call(state: ProgramState, handle: ProgramState) -> None:
-            try:
-                handle.ret_value = self.func(state, *args, **kwargs)
-            except Exception as error:
-                state.fail(error)
-                raise
-            except BaseException:
-                state.cancel()
-                raise
-            state.end()
-
-        return call
+        bound.apply_defaults()
+        arguments: dict[str, Any] = {}
+        for name, value in list(bound.arguments.items())[1:]:
+            is_open = self._signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+            arguments |= value if is_open else {name: value}
+        return Call(self.func, args, kwargs, arguments)
 
 
-Call = Callable[[ProgramState, ProgramState], None]
-
-
-def _quietly(call: Call, state: ProgramState, handle: ProgramState) -> None:
-    """Run a body in a thread that is not its caller's: the state tells its error to whoever reads."""
-    with suppress(BaseException):
-        call(state, handle)
+def _known_template(backend: Any) -> ChatTemplate:
+    """That of the backend to trace for; SGLang's default one where there is none."""
+    try:
+        return template_of(resolve_backend(backend))
+    except ValueError:
+        return CHAT_TEMPLATES["default"]
 
 
 def _check_parameters(program: SglFunction) -> None:
+    if inspect.iscoroutinefunction(program.func) or inspect.isgeneratorfunction(program.func):
+        raise TypeError(
+            f"{program.__name__} must be a plain function; `await {program.__name__}.arun(...)` runs one in a loop"
+        )
     first, *others = program._signature.parameters or [None]
     if first != "s":
         raise TypeError(f'The first argument must be "s": {program.__name__} begins with {first!r}')
-    if clash := [name for name in others if name in RUN_SETTINGS | {"stream", "backend", "use_thread"}]:
+    if clash := [name for name in others if name in RUN_SETTINGS | RUN_OPTIONS]:
         raise TypeError(
             f"{program.__name__} has a parameter {clash[0]!r}, which run({clash[0]}=...) takes for itself: give it another name"
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sgl_jupyter.lang.document import Span
 from sgl_jupyter.lang.executor import Executor
-from sgl_jupyter.lang.interpreter import Span
 
 
 class TextReader:
@@ -21,16 +21,17 @@ class TextReader:
 
     def read(self) -> str:
         """What came since the last read; maybe nothing."""
-        interpreter, log = self._executor.interpreter, self._executor.log
+        document, log = self._executor.document, self._executor.log
         self.position, closed = len(log.events), log.closed  # before the text is read, so that none is missed
-        span = Span(0) if self._name is None else interpreter.spans.get(self._name)
-        if span is None:
+        span = document.spans.get(self._name)
+        if self._name is None:
+            span = Span(0)
+        elif span is None:
             self.done = closed
             return ""
-        end = span.end
-        piece = interpreter.text[span.start + self._sent : end]
+        self._complete = span.end is not None
+        piece = document.read(span, self._sent)
         self._sent += len(piece)
-        self._complete = end is not None
         self.done = closed or self._complete
         return piece
 
@@ -41,6 +42,6 @@ class TextReader:
         """
         if not self._complete:
             self._executor.raise_error()
-        if self._name is None or self._name in self._executor.interpreter.spans:
+        if self._name is None or self._name in self._executor.document.spans:
             return ""
         return str(self._executor.value(self._name))

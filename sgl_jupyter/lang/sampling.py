@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sgl_jupyter.backends.base import SamplingParams
 from sgl_jupyter.lang.ir import SglGen
+from sgl_jupyter.lang.schema import schema_text
 
 FIELDS = tuple(f.name for f in dataclasses.fields(SamplingParams))
 CONSTRAINTS = ("regex", "json_schema", "ebnf")
@@ -29,11 +29,11 @@ REGEX_BOOL = r"(True|False)"
 REGEX_STR = r"\"[\w\d\s]*\""
 
 _NUMBER_ENDS = (" ", "\n")
-_DTYPES: Mapping[Any, tuple[str, tuple[str, ...]]] = {
-    int: (REGEX_INT, _NUMBER_ENDS),
-    float: (REGEX_FLOAT, _NUMBER_ENDS),
-    bool: (REGEX_BOOL, ()),
-    str: (REGEX_STR, ()),
+_DTYPES: Mapping[Any, tuple[str, tuple[str, ...], Callable[[str], Any]]] = {
+    int: (REGEX_INT, _NUMBER_ENDS, int),
+    float: (REGEX_FLOAT, _NUMBER_ENDS, float),
+    bool: (REGEX_BOOL, (), "True".__eq__),
+    str: (REGEX_STR, (), lambda text: text[1:-1]),
 }
 _DTYPE_NAMES = {dtype.__name__: dtype for dtype in _DTYPES}
 
@@ -53,21 +53,21 @@ def overrides(given: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def typed(dtype: type | str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The overrides that make a generation yield a literal of `dtype`, and the strings that end it."""
+def typed(dtype: type | str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...], Callable[[str], Any]]:
+    """The overrides that make a generation yield a literal of `dtype`, the strings that end it, and what reads it."""
     key = _DTYPE_NAMES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if key not in _DTYPES:
         raise ValueError(f"dtype must be int, float, bool or str, not {dtype!r}")
     if clash := [name for name in CONSTRAINTS if given.get(name) is not None]:
         raise ValueError(f"dtype is a constraint of its own: it cannot be given together with {clash[0]}")
-    regex, ends = _DTYPES[key]
-    return overrides({**given, "regex": regex}), ends
+    regex, ends, read = _DTYPES[key]
+    return overrides({**given, "regex": regex}), ends, read
 
 
 def resolve(defaults: SamplingParams, gen: SglGen, template_stop: Sequence[str]) -> SamplingParams:
     """What one generation asks for: its own settings before the program's, and every stop string that applies."""
     params = dataclasses.replace(defaults, **gen.overrides)
-    return dataclasses.replace(params, stop=(*params.stop, *gen.extra_stop, *template_stop))
+    return dataclasses.replace(params, stop=(*params.stop, *template_stop, *gen.extra_stop))
 
 
 def _normalized(name: str, value: Any) -> Any:
@@ -78,8 +78,8 @@ def _normalized(name: str, value: Any) -> Any:
         return _tuple(name, value, TUPLES[name])
     if name == "regex":
         re.compile(value)
-    if name == "json_schema" and isinstance(value, Mapping):
-        return json.dumps(value)
+    if name == "json_schema":
+        return schema_text(value)
     if name == "logit_bias":
         return {str(token): float(bias) for token, bias in value.items()}
     return value

@@ -1,17 +1,18 @@
-"""The state of a running program, and of its forks, as the program's author and its readers see it.
+"""The state of a running program, as the program's author and its readers see it.
 
 Appending never waits; reading waits for what it reads, and raises the error the program failed with, if it did.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 from sgl_jupyter.lang.api import message
-from sgl_jupyter.lang.events import EventLog
-from sgl_jupyter.lang.executor import INTERRUPTIBLE, Executor
+from sgl_jupyter.lang.events import INTERRUPTIBLE, EventLog
+from sgl_jupyter.lang.executor import Executor
+from sgl_jupyter.lang.group import ProgramStateGroup
 from sgl_jupyter.lang.ir import (
     SglCommitLazy,
     SglExpr,
@@ -35,11 +36,21 @@ class ProgramState:
     Args:
         followed: the program still runs elsewhere. Reading then waits until the program has come as far as is needed, and
             `text_iter` streams.
+        program: the name of the program that runs, if it is one.
+        arguments: what it was called with, by the names of its parameters.
     """
 
-    def __init__(self, executor: Executor, followed: bool = False) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        followed: bool = False,
+        program: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self._executor = executor
         self._followed = followed
+        self.program = program
+        self.arguments = dict(arguments or {})
         self.ret_value: Any = None
         """What the program returned."""
 
@@ -71,7 +82,7 @@ class ProgramState:
     @contextmanager
     def var_scope(self, name: str) -> Iterator[None]:
         """All text appended inside becomes the variable `name`."""
-        with _bracket(self._executor, SglVarScopeBegin(name), SglVarScopeEnd(name)):
+        with bracket(self._executor, SglVarScopeBegin(name), SglVarScopeEnd(name)):
             yield
 
     def fork(self, size: int = 1, position_ids_offset: Sequence[int] | None = None) -> ProgramStateGroup:
@@ -83,7 +94,7 @@ class ProgramState:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         self.sync()
-        if size > 1 and self._executor.interpreter.text and self._executor.is_open:
+        if size > 1 and self._executor.document.text and self._executor.is_open:
             self._executor.submit(SglCommitLazy())
             self.sync()
         return ProgramStateGroup([ProgramState(child) for child in self._executor.fork(size)], self)
@@ -110,8 +121,13 @@ class ProgramState:
     # Reading
 
     @property
+    def finished(self) -> bool:
+        """Whether the program has ended as it should, and not stopped or failed. Never waits."""
+        return self._executor.status == "finished"
+
+    @property
     def log(self) -> EventLog:
-        """All that happened, as it happens."""
+        """All that happened, as it happens: `for event in state.log`, or `async for event in state.log`."""
         return self._executor.log
 
     def __getitem__(self, name: str | None) -> Any:
@@ -134,17 +150,37 @@ class ProgramState:
             self[name]
         except KeyError:
             return None
-        return self._executor.interpreter.meta_info.get(name)
+        return self._executor.document.meta_info.get(name)
+
+    def get_parsed(self, name: str | None) -> Any:
+        """The object that a variable stands for which was generated with a `json_schema` or `dtype`; the variable is its text.
+
+        For `n` samples it is a list of objects.
+
+        Raises:
+            TypeError: the variable was generated with neither.
+            ValueError: its text is no such object, since the generation was cut short.
+        """
+        value, document = self[name], self._executor.document
+        parse = document.parsers.get(name)
+        if parse is None:
+            raise TypeError(f"{name!r} has no type: give its gen a json_schema or a dtype")
+        try:
+            return [parse(text) for text in value] if isinstance(value, list) else parse(value)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = (document.meta_info.get(name) or {}).get("finish_reason") or {}
+            hint = ": it needs more max_tokens" if reason.get("type") == "length" else ""
+            raise ValueError(f"{name!r} is not what its schema says{hint} ({error}): {value!r}") from error
 
     def text(self) -> str:
         """The whole text: all that was appended and generated, markup included."""
         self.sync()
-        return self._executor.interpreter.text
+        return self._executor.document.text
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages so far, as `{"role": ..., "content": ...}`. Text outside of roles is in none of them."""
         self.sync()
-        return list(self._executor.interpreter.messages)
+        return list(self._executor.document.messages)
 
     def sync(self) -> None:
         """Wait until all that was appended is done."""
@@ -183,7 +219,7 @@ class ProgramState:
 
     async def text_async_iter(self, var_name: str | None = None, return_meta_data: bool = False) -> AsyncIterator[Any]:
         """`text_iter` for coroutines, always streaming; with `return_meta_data`, pairs of text and the meta_info so far."""
-        meta_info = self._executor.interpreter.meta_info
+        meta_info = self._executor.document.meta_info
         reader = TextReader(self._executor, var_name)
         while not reader.done:
             if piece := reader.read():
@@ -194,14 +230,23 @@ class ProgramState:
             yield (rest, meta_info.get(var_name)) if return_meta_data else rest
 
     def __repr__(self) -> str:
-        return f"ProgramState({self._executor.status})\n{self._executor.interpreter.text}"
+        return f"ProgramState({self._executor.status})\n{self._executor.document.text}"
+
+
+class Writable(Protocol):
+    """What expressions can be appended to."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def submit(self, expr: SglExpr) -> None: ...
 
 
 class BoundRole:
     """`s.user(x)` appends a whole message; `with s.user():` makes one of all that is appended in the block."""
 
-    def __init__(self, executor: Executor, role: str) -> None:
-        self._executor = executor
+    def __init__(self, target: Writable, role: str) -> None:
+        self._target = target
         self._role = role
 
     @overload
@@ -210,82 +255,18 @@ class BoundRole:
     def __call__(self, expr: SglExpr | str) -> SglExpr: ...
     def __call__(self, expr: SglExpr | str | None = None) -> AbstractContextManager[None] | SglExpr:
         if expr is None:
-            return _bracket(self._executor, SglRoleBegin(self._role), SglRoleEnd(self._role))
+            return bracket(self._target, SglRoleBegin(self._role), SglRoleEnd(self._role))
         whole = message(self._role, expr)
-        self._executor.submit(whole)
-        return SglSubmitted(whole, self._executor)
-
-
-class ProgramStateGroup:
-    """The forks of a state. `group[i]` and iteration give the single ones; `group += x` appends to all."""
-
-    def __init__(self, states: list[ProgramState], src_state: ProgramState) -> None:
-        self.states = states
-        self.src_state = src_state
-        self._start = len(src_state._executor.interpreter.text)
-
-    def join(self, mode: str = "gather_variable") -> None:
-        """Wait for the forks, take over what they made, and end them.
-
-        Args:
-            mode: "gather_variable": each variable that is new in a fork becomes a list in the parent, with one element for each
-                fork (None where a fork did not set it). "concate_and_append": the forks' texts are appended to the parent's.
-        """
-        if mode not in ("gather_variable", "concate_and_append"):
-            raise ValueError(f"Invalid join mode: {mode}; there are gather_variable and concate_and_append")
-        for state in self.states:
-            state.sync()
-        if mode == "gather_variable":
-            self._gather_variables()
-        else:
-            for state in self.states:
-                self.src_state += state.text()[self._start :]
-        self.src_state._executor.join(state._executor for state in self.states)
-
-    def _gather_variables(self) -> None:
-        forks = [state._executor.interpreter.variables for state in self.states]
-        new = dict.fromkeys(name for fork in forks for name in fork if name is not None and name not in self.src_state)
-        for name in new:
-            self.src_state[name] = [fork.get(name) for fork in forks]
-
-    def __len__(self) -> int:
-        return len(self.states)
-
-    def __getitem__(self, i: int) -> ProgramState:
-        return self.states[i]
-
-    def __setitem__(self, i: int, value: ProgramState) -> None:
-        if value is not self.states[i]:
-            raise TypeError("a fork cannot be replaced; append to it with +=")
-
-    def __iter__(self) -> Iterator[ProgramState]:
-        return iter(self.states)
-
-    def __iadd__(
-        self, other: SglExpr | str | Callable[[int], SglExpr | str] | Sequence[SglExpr | str]
-    ) -> ProgramStateGroup:
-        """Append the same to all, or `other(i)` or `other[i]` to the i-th."""
-        if isinstance(other, SglExpr | str):
-            parts = [other] * len(self)
-        elif callable(other):
-            parts = [other(i) for i in range(len(self))]
-        elif isinstance(other, list | tuple):
-            parts = list(other)
-        else:
-            raise ValueError(
-                f"Invalid value: {other!r}; text, an expression, a function of the index, or a list is needed"
-            )
-        for state, part in zip(self.states, parts, strict=True):
-            state += part
-        return self
+        self._target.submit(whole)
+        return SglSubmitted(whole, self._target)
 
 
 @contextmanager
-def _bracket(executor: Executor, begin: SglExpr, end: SglExpr) -> Iterator[None]:
+def bracket(target: Writable, begin: SglExpr, end: SglExpr) -> Iterator[None]:
     """Append `begin` now and `end` at the end of the block, however it is left."""
-    executor.submit(begin)
+    target.submit(begin)
     try:
         yield
     finally:
-        if executor.is_open:
-            executor.submit(end)
+        if target.is_open:
+            target.submit(end)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -122,12 +122,26 @@ def serve() -> Iterator[FakeServer]:
     fake = FakeServer()
     routes = [
         Route("/get_model_info", fake.get_model_info),
+        Route("/health_generate", fake.get_model_info),
         Route("/get_server_info", fake.get_server_info),
         Route("/flush_cache", fake.flush_cache, methods=["POST"]),
         Route("/generate", fake.generate, methods=["POST"]),
     ]
+    with running(routes) as fake.url:
+        yield fake
+
+
+@contextmanager
+def running(routes: Sequence[Route], **options: Any) -> Iterator[str]:
+    """The URL of a server with these routes, in a thread of its own; `options` are uvicorn's."""
     config = uvicorn.Config(
-        Starlette(routes=routes), port=0, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=1
+        Starlette(routes=routes),
+        port=0,
+        log_level="critical",
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,
+        **options,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -135,8 +149,8 @@ def serve() -> Iterator[FakeServer]:
     try:
         while not server.started:
             thread.join(0.005)
-        fake.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        yield fake
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"{'https' if config.is_ssl else 'http'}://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(10)

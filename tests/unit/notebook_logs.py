@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from sgl_jupyter.backends.base import Image, Video
 from sgl_jupyter.lang.events import (
     EventLog,
     Failed,
@@ -9,10 +12,14 @@ from sgl_jupyter.lang.events import (
     Forked,
     GenerationStarted,
     Origin,
+    Reasoning,
     RoleClosed,
     RoleOpened,
     Stopped,
     Text,
+    Token,
+    Tokens,
+    Usage,
     VariableDone,
 )
 
@@ -35,8 +42,13 @@ def open_message(log: EventLog, role: str, *parts: str | Generation) -> None:
             continue
         name, pieces = part
         start_generation(log, name, *pieces)
-        value = "".join(text for _, text in pieces)
-        log.append(VariableDone(name, value, {"prompt_tokens": 10, "completion_tokens": 2, "cached_tokens": 4}))
+        finish_generation(log, name, "".join(text for _, text in pieces))
+
+
+def finish_generation(log: EventLog, name: str | None, value: str) -> None:
+    meta_info = {"prompt_tokens": 10, "completion_tokens": 2, "cached_tokens": 4}
+    log.append(Usage(name, prompt_tokens=10, cached_tokens=4, completion_tokens=2, seconds=0.5))
+    log.append(VariableDone(name, value, meta_info))
 
 
 def start_generation(log: EventLog, name: str | None, *pieces: tuple[Origin, str]) -> None:
@@ -83,7 +95,45 @@ def samples(*texts: str) -> EventLog:
     start_generation(log, "x")
     if texts[0]:
         log.append(Text(texts[0], "generated", "x"))
+    log.append(Usage("x", prompt_tokens=0, cached_tokens=0, completion_tokens=4, seconds=0.5))
     log.append(VariableDone("x", list(texts), {"completion_tokens": 4, "samples": [{}] * len(texts)}))
+    return log
+
+
+def reasoned() -> EventLog:
+    """A generation that thinks before it answers, as the executor tells of it."""
+    log = EventLog()
+    open_message(log, "assistant", "So: ")
+    start_generation(log, "x")
+    for thought in ("Let me ", "think.\n"):
+        log.append(Reasoning(thought, "x"))
+    log.append(Text("Paris", "generated", "x"))
+    log.append(VariableDone("x_reasoning_content", "Let me think.\n", None))
+    finish_generation(log, "x", "Paris")
+    log.append(Text(".", "prompt"))
+    log.append(Finished())
+    return log
+
+
+def showing(media: Image | Video) -> EventLog:
+    """A question about an image."""
+    log = EventLog()
+    open_message(log, "user", "See ")
+    log.append(Text("<image>", "template", media=media))
+    log.append(Text(" and say.", "prompt"))
+    log.append(Finished())
+    return log
+
+
+def weighed(*tokens: tuple[str, float], text: str) -> EventLog:
+    """A generation of `text` with the probabilities of its tokens."""
+    log = EventLog()
+    open_message(log, "assistant")
+    start_generation(log, "x", ("generated", text))
+    found = (Token(number, token, math.log(probability)) for number, (token, probability) in enumerate(tokens))
+    log.append(Tokens("x", "generated", tuple(found)))
+    finish_generation(log, "x", text)
+    log.append(Finished())
     return log
 
 

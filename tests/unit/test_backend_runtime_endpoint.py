@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 import sgl_jupyter as sgl
+from sgl_jupyter.backends import runtime_endpoint
 from sgl_jupyter.backends.base import BackendError, BackendUnreachable
 from sgl_jupyter.backends.runtime_endpoint import RuntimeEndpoint
 from sgl_jupyter.lang.executor import ProgramStopped
 from sgl_jupyter.lang.program import begin_state
 
 from .fake_backend import within
-from .fake_server import FakeServer, serve, sse
+from .fake_server import FakeServer, running, serve, sse
 
 META = {"finish_reason": None}
 
@@ -123,6 +126,59 @@ def test_flush_cache_and_server_info(server: FakeServer) -> None:
     assert sgl.flush_cache(endpoint) is None
     assert server.paths == ["POST /flush_cache"]
     assert sgl.get_server_info(endpoint) == {"status": "ready"}
+
+
+def test_a_cache_is_flushed_once_the_server_has_put_the_last_request_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = [True, True, False]
+
+    async def flush(request: Request) -> Response:
+        return PlainTextResponse("Cache flushed.\n", 400 if busy.pop(0) else 200)
+
+    async def always_busy(request: Request) -> Response:
+        return PlainTextResponse("busy", 400)
+
+    async def info(request: Request) -> Response:
+        return JSONResponse({"model_path": "tiny-chat"})
+
+    with running([Route("/get_model_info", info), Route("/flush_cache", flush, methods=["POST"])]) as url:
+        RuntimeEndpoint(url).flush_cache()
+        assert busy == []
+    monkeypatch.setattr(runtime_endpoint, "SETTLING_SECONDS", 0.05)
+    with (
+        running([Route("/get_model_info", info), Route("/flush_cache", always_busy, methods=["POST"])]) as url,
+        pytest.raises(BackendError, match="busy"),
+    ):
+        RuntimeEndpoint(url).flush_cache()
+
+
+def test_a_newer_server_is_asked_at_its_own_routes() -> None:
+    async def info(request: Request) -> Response:
+        return JSONResponse(
+            {"model_path": "Qwen/Qwen3-VL", "has_image_understanding": request.url.path == "/model_info"}
+        )
+
+    with running([Route("/model_info", info), Route("/server_info", info)]) as url:
+        endpoint = RuntimeEndpoint(url)
+        assert (endpoint.model_path, endpoint.sees_images) == ("Qwen/Qwen3-VL", True)
+        assert endpoint.get_server_info()["has_image_understanding"] is False
+    with running([]) as url, pytest.raises(BackendError, match="404"):
+        RuntimeEndpoint(url)
+
+
+def test_a_server_that_says_that_it_sees_no_images_is_sent_none() -> None:
+    async def info(request: Request) -> Response:
+        return JSONResponse({"model_path": "tiny-chat", "has_image_understanding": False})
+
+    with running([Route("/get_model_info", info)]) as url:
+        s = begin_state(RuntimeEndpoint(url))
+        s += sgl.image("https://example.org/cat.png")
+        with pytest.raises(sgl.UnsupportedFeature, match="RuntimeEndpoint does not support images"):
+            s.sync()
+
+
+def test_an_adapter_goes_along_where_it_is_asked_for(server: FakeServer) -> None:
+    qa.run(backend=RuntimeEndpoint(server.url), lora_path="pirate").sync()
+    assert server.bodies[0]["lora_path"] == "pirate"
 
 
 # Choices

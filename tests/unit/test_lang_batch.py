@@ -12,9 +12,12 @@ import pytest
 
 import sgl_jupyter as sgl
 from sgl_jupyter.backends.base import BackendError
+from sgl_jupyter.backends.http import MAX_CONNECTIONS
 from sgl_jupyter.lang import events
+from sgl_jupyter.lang.program import begin_state
 
 from .fake_backend import FakeBackend, within
+from .fake_server import serve
 
 
 @sgl.function
@@ -93,19 +96,30 @@ def test_ub17_to_ub19_bodies_run_once_for_each_item_and_nothing_is_traced(backen
 def test_1000_generations_are_under_way_at_once_on_few_threads() -> None:
     gate = threading.Event()
     backend = FakeBackend([gate, "x"])
-    threads = 0
+    before = {*threading.enumerate()}
+    added: set[str] = set()
 
     def release() -> None:
-        nonlocal threads
         while len(backend.requests) < 1000:
             gate.wait(0.01)
-        threads = threading.active_count()
+        added.update(thread.name for thread in {*threading.enumerate()} - before)
         gate.set()
 
-    threading.Thread(target=release, daemon=True).start()
+    threading.Thread(target=release, daemon=True, name="test").start()
     states = within(60, lambda: echo.run_batch(words(1000), backend=backend))
     assert len(states) == 1000
-    assert threads <= 96 + 20
+    bodies = {name for name in added if name.startswith("sgl-jupyter-batch")}
+    assert len(bodies) <= min(96, 16 * (os.cpu_count() or 1))
+    assert len(added - bodies) <= 3, "the loop's thread, and the test's own two"
+
+
+def test_1000_states_share_the_connections_of_one_pool() -> None:
+    with serve() as server:
+        endpoint = sgl.RuntimeEndpoint(server.url)
+        states = within(60, lambda: echo.run_batch(words(1000), backend=endpoint))
+        assert [state["echo"] for state in states] == ["Hello, world!"] * 1000
+        assert len(server.bodies) == 1000
+        assert len(server.connections) <= MAX_CONNECTIONS
 
 
 def test_num_threads_limits_the_runs_at_a_time() -> None:
@@ -201,10 +215,53 @@ def test_an_interrupt_stops_every_run() -> None:
     assert [within(5, list, s.log)[-1] for s in states] == [events.Stopped()] * 4
 
 
+def test_an_interrupted_batch_leaves_what_had_finished_with_its_user() -> None:
+    backend = FakeBackend("done", "done", [threading.Event()])
+
+    def interrupt() -> None:
+        while len(backend.requests) < 4:
+            time.sleep(0.001)
+        time.sleep(0.05)  # so that the first two have ended
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(sgl.BatchInterrupted, match=r"2 of 4 runs had finished.*sys\.last_value\.states") as raised:
+        echo.run_batch(words(4), backend=backend, num_threads=4)
+    finished = [state for state in raised.value.states if state.finished]
+    assert [state["echo"] for state in finished] == ["done", "done"]
+    assert [state.arguments["word"] for state in raised.value.states] == ["w0 ", "w1 ", "w2 ", "w3 "]
+    assert isinstance(raised.value, KeyboardInterrupt)
+
+
+def test_states_can_come_in_the_order_in_which_they_are_done() -> None:
+    slow = threading.Event()
+    backend = FakeBackend(lambda prompt: [slow, "late"] if "w0" in prompt else "early")
+    states = iter(echo.run_batch(words(3), backend=backend, generator_style=True, order="completed"))
+    early = [within(5, next, states)["echo"] for _ in range(2)]
+    slow.set()
+    assert [*early, *(state["echo"] for state in states)] == ["early", "early", "late"]
+    with pytest.raises(ValueError, match='order must be "input" or "completed"'):
+        echo.run_batch(words(1), backend=backend, order="random")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_state_knows_its_program_and_what_it_was_called_with(backend: FakeBackend) -> None:
+    (state,) = echo.bind(mark="!").run_batch([["w"]], backend=backend)
+    assert (state.program, state.arguments) == ("echo", {"word": "w", "mark": "!"})
+    assert echo.run("w", backend=backend).arguments == {"word": "w", "mark": ""}
+    assert echo.run("w", backend=backend, stream=True, temperature=0).arguments == {"word": "w", "mark": ""}
+
+    @sgl.function
+    def open_ended(s: Any, first: int, *rest: int, **named: int) -> None: ...
+
+    assert open_ended.run(1, 2, x=3, backend=backend).arguments == {"first": 1, "rest": (2,), "x": 3}
+    assert begin_state(backend).arguments == {}
+
+
 def test_the_progress_bar_is_text_on_stderr(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
     echo.run_batch(words(3), backend=backend, progress_bar=True)
     shown = capsys.readouterr()
     assert "3/3" in shown.err
+    assert "token/s" in shown.err
     assert shown.out == ""
     echo.run_batch(words(3), backend=backend)
     assert capsys.readouterr().err == ""

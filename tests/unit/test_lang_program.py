@@ -80,6 +80,17 @@ def test_the_first_parameter_is_s() -> None:
         sgl.function(lambda: None)
 
 
+def test_a_coroutine_or_a_generator_is_no_program() -> None:
+    async def coroutine(s: Any) -> None: ...
+
+    def generator(s: Any) -> Any:
+        yield s
+
+    for func in (coroutine, generator):
+        with pytest.raises(TypeError, match="must be a plain function"):
+            sgl.function(func)
+
+
 def test_arguments_that_do_not_fit_are_told_before_anything_runs(backend: FakeBackend) -> None:
     for stream in (False, True):
         with pytest.raises(TypeError, match=r"qa\(\): missing a required argument: 'question'"):
@@ -169,6 +180,16 @@ def test_global_config_says_what_every_request_carries(backend: FakeBackend, mon
     qa.run("Q", backend=backend).sync()
     assert backend.requests[0][1].skip_special_tokens is False
     assert GlobalConfig().skip_special_tokens_in_output is True
+
+
+def test_a_verbose_configuration_prints_each_programs_text(
+    backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qa.run("Q", backend=backend)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sgl.global_config, "verbosity", 2)
+    qa.run("Q", backend=backend)
+    assert capsys.readouterr().out == "Q/none:an answer\n"
 
 
 def test_the_default_backend_is_used_and_run_can_name_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_events_tell_the_course_of_a_run() -> None:
     s.end()
     within(5, list, s.log)
     assert names(s.log) == [
-        "RoleOpened", "Text", "GenerationStarted", "Text", "VariableDone", "Text", "RoleClosed", "Finished"
+        "RoleOpened", "Text", "GenerationStarted", "Text", "Usage", "VariableDone", "Text", "RoleClosed", "Finished"
     ]  # fmt: skip
 
 

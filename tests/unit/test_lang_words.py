@@ -56,7 +56,7 @@ def test_every_parameter_of_gen_reaches_the_request() -> None:
         "n": 2, "stop_token_ids": (1, 2), "stop_regex": ("a+",), "temperature": 0.5, "top_p": 0.6, "top_k": 7, "min_p": 0.1,
         "frequency_penalty": 0.2, "presence_penalty": 0.3, "repetition_penalty": 1.1, "ignore_eos": True,
         "seed": 3, "return_logprob": True, "logprob_start_len": 4, "top_logprobs_num": 5, "return_text_in_logprobs": True,
-        "regex": "[ab]",
+        "regex": "[ab]", "lora_path": "pirate",
     }  # fmt: skip
     expr = sgl.gen("x", max_tokens=8, min_tokens=9, logit_bias={5: 1}, **given)
     expected = SamplingParams(max_new_tokens=8, min_new_tokens=9, logit_bias={"5": 1.0}, **given)
@@ -73,7 +73,7 @@ def test_ub6_a_list_of_stop_strings_is_not_changed_by_its_use() -> None:
 @pytest.mark.parametrize("template", ["default", "chatml"])
 def test_ub7_a_dtype_goes_with_a_stop_string_on_any_template(template: str) -> None:
     params = params_of(sgl.gen_int("x", stop="."), template=template)
-    assert params.stop[:3] == (".", " ", "\n")
+    assert {".", " ", "\n"} <= set(params.stop)
     assert params.regex is not None
     assert re.fullmatch(params.regex, "-12")
 
@@ -143,11 +143,6 @@ def test_ub5_settings_that_choices_ignore_are_warned_of() -> None:
 def test_choices_are_not_sampled() -> None:
     with pytest.raises(ValueError, match="temperature must be 0"):
         sgl.gen("x", choices=["a"], temperature=0.5)
-
-
-def test_an_image_says_that_it_is_not_supported() -> None:
-    with pytest.raises(NotImplementedError, match="images in prompts"):
-        sgl.image("cat.png")
 
 
 def test_whole_messages_and_their_halves_are_the_same() -> None:

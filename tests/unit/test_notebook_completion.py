@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 from IPython.core.completer import CompletionContext
+from traitlets.config import Configurable
 
 from sgl_jupyter.lang.dry import DryBackend
 from sgl_jupyter.lang.program import begin_state
 from sgl_jupyter.notebook.arguments import MagicParser
-from sgl_jupyter.notebook.completion import Completer, bundled_models
+from sgl_jupyter.notebook.completion import Completer
 from sgl_jupyter.notebook.engines import EngineCommands
 from sgl_jupyter.notebook.run import Run
 
@@ -24,7 +25,8 @@ def completer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Compl
     parser = MagicParser("%%sgl", "")
     parser.add_argument("--engine")
     parser.add_argument("--export", action="store_true")
-    engines = EngineCommands()
+    parser.add_argument("--view", choices=("live", "static", "text"))
+    engines = EngineCommands(Configurable())
     monkeypatch.setattr(engines, "names", lambda: ["mine", "other"])
     state = begin_state(DryBackend())
     state["city"] = "Paris"
@@ -46,7 +48,9 @@ def offered(completer: Completer, cell: str) -> tuple[list[str], bool]:
     ("cell", "words"),
     [
         ("%sgl la", ["launch"]),
-        ("%sgl st", ["status"]),
+        ("%sgl st", ["status", "stop"]),
+        ("%sgl use ", ["mine", "other"]),
+        ("%sgl launch x --k", ["--keep"]),
         ("x = 1\n%sgl ter", ["terminate"]),
         ("%sgl launch --n", ["--name", "--no-wait"]),
         ("%sgl launch Qw", ["Qwen/Qwen3-0.6B"]),
@@ -55,6 +59,8 @@ def offered(completer: Completer, cell: str) -> tuple[list[str], bool]:
         ("%sgl logs -n 5 m", ["mine"]),
         ("%%sgl --e", ["--engine", "--export"]),
         ("%%sgl out --engine o", ["other"]),
+        ("%%sgl --view ", ["live", "static", "text"]),
+        ("%%sgl out --view st", ["static"]),
         ('%%sgl\nx = s["', ["city"]),
         ("_sgl['ci", ["city"]),
     ],
@@ -70,6 +76,8 @@ def test_offers(completer: Completer, cell: str, words: list[str]) -> None:
         "%sgl launch tiny-chat ",
         "%sgl launch x -- --",
         "%sgl nothing ",
+        "%sgl models ",
+        "%sgl connect ",
         "%%sgl o",
         "x = 1\n%%sgl --e",
         'text["',
@@ -79,7 +87,3 @@ def test_offers(completer: Completer, cell: str, words: list[str]) -> None:
 )
 def test_leaves_other_places_to_others(completer: Completer, cell: str) -> None:
     assert offered(completer, cell) == ([], False)
-
-
-def test_the_bundled_model_is_known() -> None:
-    assert "tiny-chat" in bundled_models()

@@ -41,6 +41,19 @@ def test_two_generations_side_by_side_stay_apart() -> None:
     assert Run.from_log(log)["x"] == "two"
 
 
+def test_a_variable_that_is_set_meanwhile_does_not_end_the_generation() -> None:
+    log = EventLog()
+    open_message(log, "assistant")
+    start_generation(log, "x", ("generated", "one "))
+    log.append(VariableDone("other", 1, None))
+    log.append(Text("two", "generated", "x"))
+    run = Run.from_log(log)
+    assert [s.text for s in run.segments if s.variable == "x"] == ["one two"]
+    assert run.progress is not None
+    log.append(VariableDone("x", "one two", None))
+    assert Run.from_log(log).progress is None
+
+
 def test_usage_sums_all_requests_and_forks() -> None:
     usage = Run.from_log(forks()).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (30, 6, 12)

@@ -24,8 +24,11 @@ HOSTILE = (
 )
 
 # What JupyterLab's sanitizer leaves of HTML in an untrusted notebook, as far as it concerns us.
-ALLOWED_TAGS = {"div", "pre", "mark", "b", "ins", "small", "table", "thead", "tbody", "tr", "th", "td"}
-ALLOWED_ATTRIBUTES = {"class", "dir", "style"}
+ALLOWED_TAGS = {
+    "div", "pre", "mark", "b", "ins", "small", "table", "thead", "tbody", "tr", "th", "td",
+    "details", "summary", "span", "img",
+}  # fmt: skip
+ALLOWED_ATTRIBUTES = {"class", "dir", "style", "title", "src", "alt", "open"}
 ALLOWED_STYLES = {
     "line-height": r"[\d.]+",
     "overflow-wrap": "normal|break-word",
@@ -50,6 +53,8 @@ ALLOWED_STYLES = {
     "flex-wrap": "wrap",
     "gap": r"\d+ \d+px",
     "min-width": "0",
+    "max-width": r"\d+px",
+    "max-height": r"\d+px",
     "text-align": "left",
     "vertical-align": "top",
 }
@@ -68,7 +73,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert tag in ALLOWED_TAGS
-        self.open.append(tag)
+        if tag != "img":
+            self.open.append(tag)
         for name, value in attrs:
             assert name in ALLOWED_ATTRIBUTES
             if name == "style":
