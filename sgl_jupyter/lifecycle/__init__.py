@@ -9,32 +9,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .handle import EngineHandle, engines, launch
+    from .handle import EngineHandle, attach, engines, launch
+    from .load import Load, load_of
+    from .models import AvailableModel, available_models
+    from .offline import Engine, Runtime
     from .process import EngineDiedError, SupervisedProcess
+    from .remote import RemoteEngine, connect
     from .server_command import ServerProcess, launch_server_cmd, wait_for_server
     from .waiting import WaitInterrupted
 
 _HOMES = {
+    "AvailableModel": "models",
+    "Engine": "offline",
     "EngineDiedError": "process",
     "EngineHandle": "handle",
+    "Load": "load",
+    "RemoteEngine": "remote",
+    "Runtime": "offline",
     "ServerProcess": "server_command",
     "SupervisedProcess": "process",
     "WaitInterrupted": "waiting",
+    "attach": "handle",
+    "available_models": "models",
+    "connect": "remote",
     "engines": "handle",
     "launch": "handle",
     "launch_server_cmd": "server_command",
+    "load_of": "load",
     "wait_for_server": "server_command",
 }
 
 __all__ = [
+    "AvailableModel",
+    "Engine",
     "EngineDiedError",
     "EngineHandle",
+    "Load",
+    "RemoteEngine",
+    "Runtime",
     "ServerProcess",
     "SupervisedProcess",
     "WaitInterrupted",
+    "attach",
+    "available_models",
+    "connect",
     "engines",
     "launch",
     "launch_server_cmd",
+    "load_of",
     "wait_for_server",
 ]
 

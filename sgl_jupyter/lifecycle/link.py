@@ -29,10 +29,9 @@ class Link:
         self._latest: Entry | None = None
         self._has_ended = False
         self._process = os.getpid()
-        finalizer = weakref.finalize(self, sock.close)
+        self._finalizer = weakref.finalize(self, sock.close)
         if is_lease:
-            os.register_at_fork(after_in_child=finalizer)
-            atexit.register(self.close)  # also what keeps this object, and so the lease, until the process ends
+            self._keep()
 
     @classmethod
     def connect(cls, path: Path) -> Self:
@@ -44,6 +43,11 @@ class Link:
             sock.close()
             raise
         return cls(sock)
+
+    def hold(self, user: str) -> None:
+        """Make this link a lease, held for `user`."""
+        self._keep()
+        self.send("lease", user=user)
 
     @property
     def is_open(self) -> bool:
@@ -65,6 +69,10 @@ class Link:
         if self._has_ended:
             self.close()
         return self._latest
+
+    def _keep(self) -> None:
+        os.register_at_fork(after_in_child=self._finalizer)
+        atexit.register(self.close)  # also what keeps this object, and so the lease, until the process ends
 
     def _receive(self) -> bool:
         """Take in what has arrived; False if nothing more is there."""

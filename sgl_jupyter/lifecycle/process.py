@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from . import logs, registry
 from .link import Link
@@ -38,8 +38,16 @@ class SupervisedProcess:
         self._supervisor = supervisor
 
     @classmethod
-    def start(cls, entry: Entry, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Self:
+    def start(
+        cls,
+        entry: Entry,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> Self:
         """Start `argv`, known as `entry`, under a supervisor of its own; return when it has a pid.
+
+        `env` is added to this process's environment. `files` are texts to put into the entry's private folder, by name.
 
         Raises RuntimeError if the operating system cannot run `argv`.
         """
@@ -49,7 +57,8 @@ class SupervisedProcess:
             )
         logs.prune()
         # Unbuffered, so that what a Python engine prints is in its log at once.
-        spec = Spec(entry, list(argv), {"PYTHONUNBUFFERED": "1", **(env or {})}, str(registry.engines_folder()))
+        env = {"PYTHONUNBUFFERED": "1", **(env or {})}
+        spec = Spec(entry, list(argv), env, dict(files or {}), str(registry.engines_folder()))
         ours, theirs = socket.socketpair()
         link = Link(ours, is_lease=True)
         try:
@@ -88,6 +97,26 @@ class SupervisedProcess:
         return self._last_entry.owner
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other notebooks may hold it too."""
+        return self._last_entry.shared
+
+    @property
+    def is_from_here(self) -> bool:
+        """Whether this process started it."""
+        return self._supervisor is not None
+
+    @property
+    def launched_as(self) -> list[str]:
+        """The kind of engine, the model and the flags."""
+        return self._last_entry.launched_as
+
+    @property
+    def users(self) -> list[str]:
+        """The notebooks that hold it; an empty name for one that Jupyter does not tell of."""
+        return self._entry.users
+
+    @property
     def pid(self) -> int:
         return self._last_entry.engine.pid if self._last_entry.engine else -1
 
@@ -119,6 +148,11 @@ class SupervisedProcess:
 
     def poll(self) -> int | None:
         return self.returncode
+
+    def hold(self) -> None:
+        """Keep the process alive for as long as this one lives, if it may be shared."""
+        if self.is_shared and not self.is_from_here:
+            self._link.hold(notebook_name() or "")
 
     def watch(self, seconds: float) -> None:
         """Return when there may be news of the process, after `seconds` at the latest."""
@@ -194,8 +228,8 @@ class SupervisedProcess:
             self._last_entry = self._last_entry.killed()
 
 
-def new_entry(name: str, model: str, *, url: str | None = None, api_key: str | None = None) -> Entry:
-    """The entry of an engine that is about to be started, with places of its own for its files."""
+def new_entry(name: str, model: str, **known: Any) -> Entry:
+    """The entry of an engine that is about to be started, with places of its own for its files, and what else is `known`."""
     created = time.time()
     id = secrets.token_hex(6)
     folder = Path(tempfile.gettempdir(), f"sgl-{id}")
@@ -207,13 +241,17 @@ def new_entry(name: str, model: str, *, url: str | None = None, api_key: str | N
         id=id,
         name=name,
         model=model,
-        owner=os.environ.get("JPY_SESSION_NAME"),
+        owner=notebook_name(),
         created=created,
         folder=str(folder),
         log=str(log),
-        url=url,
-        api_key=api_key,
+        **known,
     )
+
+
+def notebook_name() -> str | None:
+    """The notebook that this process is the kernel of, where Jupyter tells."""
+    return os.environ.get("JPY_SESSION_NAME")
 
 
 def _spawn_supervisor(lease: socket.socket, log_path: str) -> subprocess.Popen[bytes]:

@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -38,6 +40,14 @@ class Entry:
     """The engine's output. Outlives the engine."""
     url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    shared: bool = False
+    """Whether other notebooks may hold it too."""
+    keep: float = 0.0
+    """Seconds that the engine lives on after its last lease."""
+    launched_as: list[str] = field(default_factory=list)
+    """The kind of engine, the model and the flags, by which a second launch of a shared engine is known to mean the same."""
+    users: list[str] = field(default_factory=list)
+    """Who holds a lease: the notebooks, as far as Jupyter tells their names."""
     state: State = "starting"
     returncode: int | None = None
     """The engine's exit code once it is dead; -N if signal N killed it."""
@@ -51,6 +61,10 @@ class Entry:
     @property
     def api_key_file(self) -> Path:
         return Path(self.folder, "api_key")
+
+    @property
+    def config_file(self) -> Path:
+        return Path(self.folder, "config.yaml")
 
     @property
     def ready_file(self) -> Path:
@@ -103,6 +117,16 @@ def write_private(path: Path, text: str) -> None:
 def remove(folder: Path, entry: Entry) -> None:
     shutil.rmtree(entry.folder, ignore_errors=True)
     (folder / f"{entry.id}.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """For one process at a time: what it finds in the registry holds until it leaves the block."""
+    import fcntl
+
+    with open(os.open(home() / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def entries() -> list[Entry]:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from .handle import engines
-from .logs import last_line
-from .process import EngineDiedError, SupervisedProcess, new_entry
-from .waiting import wait_until
+from .health import LOOPBACK, wait_until_healthy
+from .process import SupervisedProcess, new_entry
+from .servers import free_port
 
-PORTS = range(30000, 32768)
-"""SGLang's range, as far as it is clear of the ports that Linux gives to outgoing connections."""
 SHELL_WORDS = {"&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"}
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-PROBE_TIMEOUT = 5.0
 
 
 class ServerProcess(SupervisedProcess):
@@ -55,7 +47,7 @@ def launch_server_cmd(command: str, host: str = "0.0.0.0", port: int | None = No
     argv = _with_installed_server(argv)
     in_command = _port_option(argv)
     if in_command is None:
-        port = port or _free_port(host)
+        port = port or free_port(host)
         argv += ["--port", str(port)]
     elif port in (None, in_command):
         port = in_command
@@ -85,79 +77,9 @@ def wait_for_server(
         raise ValueError(f"base_url must look like http://localhost:30000, not {base_url!r}")
     if process is None and address.hostname in LOOPBACK:
         process = _launched_for(address.port)
-    supervised = process if isinstance(process, SupervisedProcess) else None
-    if api_key is None and supervised:
-        api_key = supervised.api_key
-    base_url = base_url.rstrip("/")
-    with _Probe(base_url, api_key, timeout) as probe:
-
-        def is_ready() -> bool:
-            if isinstance(process, subprocess.Popen) and process.poll() is not None:
-                raise EngineDiedError(f"the server process {process.pid} exited with code {process.returncode}")
-            # Another server may hold the port of one that died for want of it.
-            return probe() and (supervised is None or supervised.is_running())
-
-        wait_until(
-            is_ready,
-            what=repr(supervised.name) if supervised else base_url,
-            process=supervised,
-            timeout=timeout,
-            pause=lambda left: _pause(supervised, min(left, next(probe.pauses))),
-            news=lambda: (last_line(supervised.log_path) if supervised else "") or probe.answer,
-        )
-    if supervised:
-        supervised.mark_ready(base_url)
-
-
-class _Probe:
-    """Asks a server whether it can generate, on the route that it turns out to have."""
-
-    def __init__(self, base_url: str, api_key: str | None, timeout: float | None) -> None:
-        import httpx
-
-        self._base_url = base_url
-        self._routes = ["/health_generate", "/v1/models"]
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=PROBE_TIMEOUT if timeout is None else max(0.1, min(timeout, PROBE_TIMEOUT)),
-            trust_env=urlsplit(base_url).hostname not in LOOPBACK,  # a proxy cannot reach this machine's loopback
-        )
-        self.answer = ""
-        """The last answer, in words."""
-        self.pauses = (min(FIRST_PAUSE * 1.5**n, LONGEST_PAUSE) for n in itertools.count())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._client.close()
-
-    def __call__(self) -> bool:
-        import httpx
-
-        url = self._base_url + self._routes[0]
-        try:
-            response = self._client.get(url)
-        except httpx.TransportError as error:
-            self.answer = f"{url}: {error or type(error).__name__}"
-            return False
-        status = response.status_code
-        self.answer = f"{url} answers {status}: {response.text[:200]}"
-        if status in (404, 405) and len(self._routes) > 1:
-            del self._routes[0]
-            return self()
-        if status in (401, 403):
-            raise PermissionError(f"{url} answers {status}: pass its key with wait_for_server(..., api_key=...)")
-        if 400 <= status < 500 and status not in (408, 425, 429):
-            raise RuntimeError(self.answer)
-        return response.is_success
-
-
-def _pause(process: SupervisedProcess | None, seconds: float) -> None:
-    if process:
-        process.watch(seconds)
-    else:
-        time.sleep(seconds)
+    if api_key is None and isinstance(process, SupervisedProcess):
+        api_key = process.api_key
+    wait_until_healthy(base_url.rstrip("/"), process=process, api_key=api_key, timeout=timeout)
 
 
 def _launched_for(port: int | None) -> SupervisedProcess | None:
@@ -212,15 +134,3 @@ def _port_option(argv: Sequence[str]) -> int | None:
     if not value.isdecimal() or not 0 < int(value) < 65536:
         raise ValueError(f"command has --port {value}: it must be a number from 1 to 65535, or left out")
     return int(value)
-
-
-def _free_port(host: str) -> int:
-    for port in random.sample(PORTS, len(PORTS)):
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free on {host}")

@@ -5,8 +5,8 @@ gone. A lease is a connected socket that a kernel holds: however the kernel ends
 lease is this process's standard input, so there is no moment at which an engine runs and no kernel holds it.
 
 Messages are lines of JSON. The first line on standard input is the `Spec`. After it, each connection may send {"op": ...}:
-"lease" (this connection keeps the engine alive), "ready" (with "url"), "terminate", "kill". Each connection is sent the
-registry entry when it is made and whenever the entry changes; the end of the stream says that nothing is left.
+"lease" (this connection keeps the engine alive for "user"), "ready" (with "url"), "terminate", "kill". Each connection is sent
+the registry entry when it is made and whenever the entry changes; the end of the stream says that nothing is left.
 
 Standard library only and one thread: it must start fast, stay small, and the engine's death signal is bound to its thread.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import selectors
 import signal
@@ -22,13 +23,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import registry
+from .connection import Connection
 from .pids import ProcessId, signal_group
 from .registry import Entry
 
@@ -38,7 +40,6 @@ KILL_PATIENCE = 10.0
 """Seconds that a killed process may take to leave the kernel of the operating system (it may be inside a driver)."""
 READY_POLL = 0.05
 """Seconds between looks for the ready file while the engine loads."""
-MAX_MESSAGE = 1 << 20
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -52,6 +53,8 @@ class Spec:
     argv: list[str]
     env: dict[str, str]
     """Added to the environment that the supervisor inherits from the kernel."""
+    files: dict[str, str]
+    """Texts to put into the engine's private folder, by their names there."""
     registry: str
 
     def to_json(self) -> str:
@@ -61,32 +64,6 @@ class Spec:
     def from_json(cls, text: bytes) -> Spec:
         values = json.loads(text)
         return cls(**values | {"entry": Entry(**values["entry"])})
-
-
-class Connection:
-    """One end of a socket on which each line is a message."""
-
-    def __init__(self, sock: socket.socket, *, is_lease: bool = False) -> None:
-        self.socket = sock
-        self.is_lease = is_lease
-        self._received = b""
-
-    def lines(self) -> Iterator[bytes]:
-        """Receive once, then yield each line that is complete. Raises EOFError when the other side is gone."""
-        try:
-            data = self.socket.recv(65536)
-        except ConnectionError:
-            data = b""
-        self._received += data
-        if not data or len(self._received) > MAX_MESSAGE:
-            raise EOFError
-        *complete, self._received = self._received.split(b"\n")
-        yield from complete
-
-    def send(self, message: str) -> None:
-        # A peer that is gone is noticed by its end of stream; one that never reads loses news, not its lease.
-        with suppress(OSError):
-            self.socket.send(message.encode() + b"\n", socket.MSG_DONTWAIT)
 
 
 class Supervisor:
@@ -101,6 +78,9 @@ class Supervisor:
         self._engine: subprocess.Popen[bytes] | None = None
         self._is_closing = False
         self._grace = GRACE
+        self._deserted: float | None = None
+        """When the last lease went, in the time of `time.monotonic`; None while there is one."""
+        first_lease.user = spec.entry.owner or ""
         self._add(first_lease)
 
     def run(self) -> None:
@@ -111,13 +91,19 @@ class Supervisor:
             self._watch_signals()
             self._prepare_folder()
             self._spawn_engine()
-            while not self._is_closing and any(connection.is_lease for connection in self._connections):
+            while not self._is_closing and self._patience() > 0:
                 self._step()
+
+    def _patience(self) -> float:
+        """Seconds that the engine may go on without news."""
+        if self._deserted is None:
+            return math.inf
+        return 0.0 if self._entry.state == "dead" else self._deserted + self._entry.keep - time.monotonic()
 
     def _prepare_folder(self) -> None:
         os.mkdir(self._entry.folder, 0o700)  # fails if it exists: nobody can have put another's folder there
-        if self._entry.api_key:
-            registry.write_private(self._entry.api_key_file, self._entry.api_key)
+        for name, text in self._spec.files.items():
+            registry.write_private(Path(self._entry.folder, name), text)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self._entry.lease_socket))
         listener.listen()
@@ -142,10 +128,11 @@ class Supervisor:
             process_group=0,
             preexec_fn=_tie_to_this_process(),
         )
-        self._publish(engine=ProcessId.of(self._engine.pid))
+        self._publish(engine=ProcessId.of(self._engine.pid), users=self._users())
 
     def _step(self) -> None:
-        for key, _ in self._selector.select(READY_POLL if self._entry.state == "starting" else None):
+        pause = min(self._patience(), READY_POLL if self._entry.state == "starting" else math.inf)
+        for key, _ in self._selector.select(None if pause == math.inf else pause):
             key.data()
         if self._entry.state == "starting":
             self._look_for_ready_file()
@@ -174,11 +161,14 @@ class Supervisor:
             self._selector.unregister(connection.socket)
             self._connections.remove(connection)
             connection.socket.close()
+            if connection.user is not None:
+                self._count_leases()
 
     def _obey(self, connection: Connection, message: dict[str, Any]) -> None:
         match message:
             case {"op": "lease"}:
-                connection.is_lease = True
+                connection.user = str(message.get("user", ""))
+                self._count_leases()
             case {"op": "ready", "url": str(url)} if self._entry.state == "starting":
                 self._publish(state="ready", url=url)
             case {"op": "terminate"}:
@@ -186,6 +176,14 @@ class Supervisor:
             case {"op": "kill"}:
                 self._grace = 0.0
                 self._is_closing = True
+
+    def _count_leases(self) -> None:
+        users = self._users()
+        self._deserted = None if users else time.monotonic()
+        self._publish(users=users)
+
+    def _users(self) -> list[str]:
+        return [connection.user for connection in self._connections if connection.user is not None]
 
     def _on_signals(self, numbers: bytes) -> None:
         if signal.SIGTERM in numbers:
@@ -266,7 +264,7 @@ def _tie_to_this_process() -> Callable[[], None] | None:
 
 
 def main() -> None:
-    first_lease = Connection(socket.socket(fileno=os.dup(0)), is_lease=True)
+    first_lease = Connection(socket.socket(fileno=os.dup(0)))
     try:
         while not (lines := list(first_lease.lines())):
             pass
