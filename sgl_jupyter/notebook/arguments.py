@@ -48,6 +48,8 @@ class MagicParser(argparse.ArgumentParser):
 
     def __init__(self, name: str, description: str, epilog: str | None = None) -> None:
         self.options: list[str] = []
+        self.choices: dict[str, list[str]] = {}
+        """The values of those options that have a few to choose from."""
         super().__init__(
             prog=name,
             description=description,
@@ -59,6 +61,8 @@ class MagicParser(argparse.ArgumentParser):
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:  # pyright: ignore[reportIncompatibleMethodOverride]
         action = super().add_argument(*names, **settings)
         self.options += action.option_strings
+        if action.choices:
+            self.choices |= {option: list(map(str, action.choices)) for option in action.option_strings}
         return action
 
     def parse(self, words: list[str]) -> argparse.Namespace:

@@ -1,15 +1,21 @@
-"""Several states as one table, a row for each: what was asked, the variables, how it ended and its tokens. Bounded in size."""
+"""Several states as one table, a row for each: what went in, the variables, how it ended and its tokens.
+
+What is shown is bounded in size; `dataframe` has it all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgl_jupyter.lang.state import ProgramState, ProgramStateGroup
 from sgl_jupyter.notebook.html import table_html
 from sgl_jupyter.notebook.run import Message, Run
 from sgl_jupyter.notebook.text import notes, table, visible
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MAX_ROWS = 100
 MAX_HTML_CELL = 400
@@ -19,9 +25,10 @@ MAX_TEXT_CELL = 48
 
 @dataclass(frozen=True)
 class Batch:
-    """The first `MAX_ROWS` of several runs."""
+    """The first `MAX_ROWS` of several runs; `inputs` are by what a reader tells them apart."""
 
     runs: Sequence[Run]
+    inputs: Sequence[Mapping[str, Any]]
     left_out: int
 
     @classmethod
@@ -30,23 +37,23 @@ class Batch:
 
         None for any other value. An interrupt while waiting stops all of them.
         """
-        states = value.states if isinstance(value, ProgramStateGroup) else value
-        if not isinstance(states, list) or not states or not all(isinstance(state, ProgramState) for state in states):
+        states = _states_in(value)
+        if not states:
             return None
-        try:
-            for state in states:
-                state.error()
-        except KeyboardInterrupt:
-            for state in states:
-                state.cancel()
-            raise
+        _wait_for(states)
         shown = states[:MAX_ROWS]
-        return cls([Run.from_log(state.log) for state in shown], len(states) - len(shown))
+        runs = [Run.from_log(state.log) for state in shown]
+        inputs = [state.arguments for state in shown]
+        if not all(inputs):
+            inputs = [{"user": _asked(run)} for run in runs]
+        return cls(runs, inputs, len(states) - len(shown))
 
     def html(self) -> str:
         rows = [[_clipped(cell, MAX_HTML_CELL) for cell in row] for row in self._rows()]
         generated = {segment.variable for run in self.runs for segment in run.segments if segment.origin != "prompt"}
-        return table_html(self._head(), rows, [name in generated for name in self._head()], self._notes())
+        before, after = 1 + len(self._input_names()), 2
+        marked = [False] * before + [name in generated for name in self._names()] + [False] * after
+        return table_html(self._head(), rows, marked, self._notes())
 
     def text(self) -> str:
         rows = [[_clipped(visible(" ".join(cell.split())), MAX_TEXT_CELL) for cell in row] for row in self._rows()]
@@ -55,14 +62,41 @@ class Batch:
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.variables))
 
+    def _input_names(self) -> list[str]:
+        return list(dict.fromkeys(name for given in self.inputs for name in given))
+
     def _head(self) -> list[str]:
-        return ["#", "user", *self._names(), "status", "tokens"]
+        return ["#", *self._input_names(), *self._names(), "status", "tokens"]
 
     def _rows(self) -> list[list[str]]:
-        return [[str(number), *_cells(run, self._names())] for number, run in enumerate(self.runs)]
+        return [
+            [str(number), *_texts(given, self._input_names()), *_cells(run, self._names())]
+            for number, (given, run) in enumerate(zip(self.inputs, self.runs, strict=True))
+        ]
 
     def _notes(self) -> list[str]:
         return [f"{self.left_out} more rows are not shown here"] if self.left_out else []
+
+
+def dataframe(states: Sequence[ProgramState] | ProgramStateGroup) -> DataFrame:
+    """A pandas table of states such as `run_batch` returns, or of the forks of a state, with a row for each, once all are done.
+
+    The columns are the arguments, the variables, "status" ("done", "stopped" or "error"), "tokens" (those generated) and "error"
+    (its sentence; missing where there is none). Of two columns with one name the latter is kept.
+
+    Raises:
+        TypeError: it is no list of states.
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError("dataframe() needs pandas: pip install pandas") from None
+    found = _states_in(states)
+    if found is None:
+        raise TypeError(f"dataframe() takes a list of states, such as run_batch returns, not {states!r:.80}")
+    _wait_for(found)
+    return pandas.DataFrame([_row(state) for state in found])
 
 
 def show_batches(display_formatter: Any) -> None:
@@ -92,15 +126,43 @@ def show_batches(display_formatter: Any) -> None:
         text.for_type(kind, as_text)
 
 
+def _states_in(value: Any) -> list[ProgramState] | None:
+    """The states, if `value` is a list of states or the forks of one."""
+    states = value.states if isinstance(value, ProgramStateGroup) else value
+    is_batch = isinstance(states, list) and all(isinstance(state, ProgramState) for state in states)
+    return states if is_batch else None
+
+
+def _wait_for(states: Sequence[ProgramState]) -> None:
+    """Until all are done. An interrupt stops all of them."""
+    try:
+        for state in states:
+            state.error()
+    except KeyboardInterrupt:
+        for state in states:
+            state.cancel()
+        raise
+
+
+def _row(state: ProgramState) -> dict[str, Any]:
+    run = Run.from_log(state.log)
+    error = f"{type(run.error).__name__}: {run.error}" if run.error else None
+    outcome = {"status": run.status, "tokens": run.usage.completion_tokens, "error": error}
+    return {**state.arguments, **run.variables, **outcome}
+
+
 def _cells(run: Run, names: Sequence[str]) -> list[str]:
-    values = (run.variables.get(name, "") for name in names)
-    cells = [value if isinstance(value, str) else repr(value) for value in values]
     status = "done" if run.status == "done" else " ".join(notes(run))
-    return [_asked(run), *cells, status, str(run.usage.completion_tokens)]
+    return [*_texts(run.variables, names), status, str(run.usage.completion_tokens)]
+
+
+def _texts(values: Mapping[Any, Any], names: Sequence[str]) -> list[str]:
+    found = (values.get(name, "") for name in names)
+    return [value if isinstance(value, str) else repr(value) for value in found]
 
 
 def _asked(run: Run) -> str:
-    """What the last message of the user says: by it a reader tells the runs of a batch apart."""
+    """What the last message of the user says, for forks and programs without arguments."""
     asked = [block for block in run.blocks if isinstance(block, Message) and block.role == "user"]
     return "".join(segment.text for segment in asked[-1].segments if segment.origin != "template") if asked else ""
 

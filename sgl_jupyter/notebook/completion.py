@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from sgl_jupyter.lang.state import ProgramState
+from sgl_jupyter.lifecycle.models import bundled_names, downloaded_names
 from sgl_jupyter.notebook.arguments import MagicParser
+from sgl_jupyter.notebook.engine_parsers import ON_A_NAMED, ON_THE_LAST
 from sgl_jupyter.notebook.engines import EngineCommands
 from sgl_jupyter.notebook.run import Run
 
@@ -27,6 +26,7 @@ class Completer:
     def __init__(self, shell: Any, cell_parser: MagicParser, engines: EngineCommands) -> None:
         self._shell = shell
         self._cell_options = cell_parser.options
+        self._cell_choices = cell_parser.choices
         self._engines = engines
 
     @context_matcher()
@@ -53,27 +53,21 @@ class Completer:
             return []
         if word.startswith("-"):
             return self._engines.parsers[command].options
-        names = [*bundled_models(), *cached_models()] if command == "launch" else self._engines.names()
+        names = list(self._arguments_of(command))
         return names if set(names).isdisjoint(arguments) else []
 
+    def _arguments_of(self, command: str) -> Iterable[str]:
+        if command == "launch":
+            return [*bundled_names(), *downloaded_names()]
+        return self._engines.names() if command in (*ON_THE_LAST, *ON_A_NAMED) else []
+
     def _in_cell_line(self, before: list[str], word: str) -> Iterable[str]:
-        if before and before[-1] == "--engine":
+        option = before[-1] if before else ""
+        if option == "--engine":
             return self._engines.names()
+        if option in self._cell_choices:
+            return self._cell_choices[option]
         return self._cell_options if word.startswith("-") else []
-
-
-def bundled_models() -> list[str]:
-    """The models that come with the engine, found without importing it."""
-    engine = find_spec("kernel_engine")
-    folders = (engine.submodule_search_locations or []) if engine else []
-    return sorted(config.parent.name for folder in folders for config in Path(folder).glob("bundled/*/config.json"))
-
-
-def cached_models() -> list[str]:
-    """The hub ids of the models that Hugging Face's tools have downloaded."""
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in cache.glob("models--*"))
 
 
 def _words(text: str) -> tuple[list[str], str]:

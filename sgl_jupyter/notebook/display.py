@@ -12,11 +12,13 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sgl_jupyter.lang.events import EventLog
+from sgl_jupyter.notebook.progress import EngineWatch
 from sgl_jupyter.notebook.run import Follower, Fork, Run, log_tree
 from sgl_jupyter.notebook.text import ansi, plain, shown_blocks
 from sgl_jupyter.notebook.views import mimebundle
@@ -30,6 +32,10 @@ MAX_SENDING_SHARE = 0.25
 """Of the time, how much may go into sending updates."""
 TICK = 0.05
 """Seconds between two looks at the forks of a run that says nothing itself."""
+
+
+VIEWS = ("auto", "live", "static", "text", "none")
+"""The ways to show a run."""
 
 
 class Sink(Protocol):
@@ -128,24 +134,41 @@ class Nowhere:
     finish = update
 
 
-def sink_for(shell: Any, max_chars: int) -> Sink:
-    """The right place for a run of this shell: a terminal, a live notebook, or a notebook that is run by a tool."""
+def sink_for(shell: Any, max_chars: int, view: str = "auto") -> Sink:
+    """The place for a run of this shell as `view`, one of `VIEWS`, says.
+
+    "auto" is live where a user watches, and static where a tool runs the notebook. A terminal has nothing but text.
+    """
+    kernel = getattr(shell, "kernel", None)
+    if view == "none":
+        return Nowhere()
+    if view == "text" or kernel is None:
+        return Terminal()
+    if view == "live" or (view == "auto" and _is_watched(shell)):
+        return LiveOutput(max_chars)
+    return FinalOutput(max_chars)
+
+
+def _is_watched(shell: Any) -> bool:
+    """Front ends with a user before them take input; nbclient, nbconvert, papermill and nbval do not."""
     from IPython.core.displaypub import CapturingDisplayPublisher
 
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return Terminal()
-    # Front ends with a user before them take input; nbclient, nbconvert, papermill and nbval do not.
-    is_watched = kernel._allow_stdin and not isinstance(shell.display_pub, CapturingDisplayPublisher)
-    return LiveOutput(max_chars) if is_watched else FinalOutput(max_chars)
+    return shell.kernel._allow_stdin and not isinstance(shell.display_pub, CapturingDisplayPublisher)
 
 
 class RunDisplay:
-    """Follows a run and shows it, from entering the context until leaving it, or until the run ends if it `goes_on`."""
+    """Follows a run and shows it, from entering the context until leaving it, or until the run ends if it `goes_on`.
 
-    def __init__(self, log: EventLog, sink: Sink) -> None:
+    Args:
+        server_info: what tells, while nothing comes, what the engine is doing; may block.
+    """
+
+    def __init__(
+        self, log: EventLog, sink: Sink, server_info: Callable[[], dict[str, Any] | None] = lambda: None
+    ) -> None:
         self._log = log
         self._sink = sink
+        self._watch = EngineWatch(server_info)
         self._follower = Follower(log)
         self._left = threading.Event()
         self._goes_on = False
@@ -192,7 +215,7 @@ class RunDisplay:
             if self._goes_on and follower.closed:
                 self._sink.finish(self.run)
                 return
-            if follower.advance() and not follower.closed:
+            if (follower.advance() or self._learns_what_is_waited_for()) and not follower.closed:
                 started = time.monotonic()
                 self._sink.update(self.run)
                 self._left.wait(_pause(self.run, time.monotonic() - started))
@@ -201,10 +224,21 @@ class RunDisplay:
             else:
                 self._log.wait(follower.position, TICK)
 
+    def _learns_what_is_waited_for(self) -> bool:
+        """Whether the engine told something new about requests of which nothing has come."""
+        has_news = False
+        for run in self.run.tree:
+            if run.progress and run.progress.first is None:
+                words = self._watch.words(run.progress.began)
+                has_news = has_news or words != run.waits_for
+                run.waits_for = words
+        return has_news
+
 
 def _pause(run: Run, cost: float) -> float:
     """How long to leave the output as it is, in seconds, after an update that took `cost` seconds to send."""
-    size = sum(len(segment.text) for segment in run.segments)
+    pictures = sum(len(url) for segment in run.segments if segment.picture for url in segment.picture.urls)
+    size = pictures + sum(len(segment.text) for segment in run.segments)
     return max(LARGE_PAUSE if size > LARGE else MIN_PAUSE, cost / MAX_SENDING_SHARE)
 
 

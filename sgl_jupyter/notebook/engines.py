@@ -6,32 +6,43 @@ What is printed is the same in every run: ports, ids and times are left to `%sgl
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
 from sgl_jupyter.lang.config import global_config, set_default_backend
-from sgl_jupyter.notebook.arguments import MagicParser, did_you_mean
-from sgl_jupyter.notebook.text import table
+from sgl_jupyter.notebook.arguments import did_you_mean
+from sgl_jupyter.notebook.engine_parsers import engine_parsers
+from sgl_jupyter.notebook.engine_tables import engine_table, model_table, settings_table
 
 if TYPE_CHECKING:
-    from sgl_jupyter.lifecycle import EngineHandle
+    from traitlets.config import Configurable
+
+    from sgl_jupyter.lifecycle import EngineHandle, RemoteEngine
 
 NO_ENGINE = "there is no engine to run on. Launch one first:  %sgl launch tiny-chat"
 
 
 class EngineCommands:
-    """The engines that one shell launched, and the commands on them.
+    """The engines that one shell uses, and the commands on them.
 
-    Without a name a command means the engine that was launched last.
+    Without a name a command means the engine that was used last.
+
+    Args:
+        magics: whose settings `%sgl config` shows.
     """
 
-    def __init__(self) -> None:
-        self._launched: dict[str, tuple[EngineHandle, list[str]]] = {}
-        """By name: the engine and the words it was launched with. The latest is the last."""
-        self.parsers = _parsers()
+    def __init__(self, magics: Configurable) -> None:
+        self._magics = magics
+        self._used: dict[str, EngineHandle | RemoteEngine] = {}
+        """By name, the latest last."""
+        self._launched_with: dict[str, list[str]] = {}
+        """By name, the words of the line that launched it."""
+        self.parsers = engine_parsers()
 
     def run(self, words: list[str]) -> None:
         """Run one `%sgl` line.
@@ -63,7 +74,7 @@ class EngineCommands:
         """Of all engines that a command can mean, those of other notebooks too."""
         from sgl_jupyter.lifecycle import engines
 
-        return list(dict.fromkeys([*self._launched, *(engine.name for engine in engines())]))
+        return list(dict.fromkeys([*self._used, *(engine.name for engine in engines())]))
 
     def backend(self, name: str | None) -> Any:
         """Where a cell runs: on the engine `name`, or on the default backend.
@@ -72,11 +83,12 @@ class EngineCommands:
             UsageError: there is none. The message says what to type.
             EngineDiedError: it is an engine that has died.
         """
-        from sgl_jupyter.lifecycle import EngineHandle
+        from sgl_jupyter.lifecycle import EngineHandle, engines
 
         backend = self._find(name) if name else global_config.default_backend
         if backend is None:
-            raise UsageError(NO_ENGINE)
+            shared = "".join(f"  or use one that is shared:  %sgl use {e.name}" for e in engines() if e.is_shared)
+            raise UsageError(NO_ENGINE + shared)
         if isinstance(backend, EngineHandle) and not backend.is_running():
             raise backend.death()
         return backend
@@ -84,30 +96,63 @@ class EngineCommands:
     def _launch(self, arguments: argparse.Namespace) -> None:
         from sgl_jupyter.lifecycle import launch
 
-        words = [arguments.model, *arguments.engine_args]
         name = arguments.name or arguments.model.rstrip("/").rsplit("/", 1)[-1]
+        flags: dict[str, Any] = {"tp_size": arguments.tp} if arguments.tp else {}
+        flags |= {each: getattr(arguments, each) for each in ("engine", "python", "share", "keep")}
+        words = [arguments.model, *map(str, flags.values()), *arguments.engine_args]
         engine = self._running(name, words)
         if engine is None:
-            engine = launch(arguments.model, name=name, engine_args=arguments.engine_args)
-        self._launched.pop(name, None)
-        self._launched[name] = engine, words
-        set_default_backend(engine)
+            with _in_one_sentence(ImportError, OSError, RuntimeError, ValueError):
+                engine = launch(arguments.model, name=name, engine_args=arguments.engine_args, **flags)
+        self._launched_with[name] = words
+        self._set_default(engine)
         if arguments.wait:
             engine.wait()
         loading = "" if arguments.wait else ", which is loading; the first run waits for it"
-        print(f"Programs now run on engine {name!r}{loading}. It ends with this kernel, or with  %sgl terminate {name}")
+        print(f"Programs now run on engine {name!r}{loading}. {_end_of(engine)}")
 
     def _running(self, name: str, words: list[str]) -> EngineHandle | None:
-        """The engine `name` if it runs already, as it does when a cell that launches it is run again."""
-        engine, launched_with = self._launched.get(name, (None, None))
-        if engine is None or not engine.is_running():
+        """The engine `name` if this shell launched it and it runs, as it does when a cell that launches it is run again."""
+        from sgl_jupyter.lifecycle import EngineHandle
+
+        engine = self._used.get(name)
+        if name not in self._launched_with or not isinstance(engine, EngineHandle) or not engine.is_running():
             return None
-        if launched_with != words:
+        if self._launched_with[name] != words:
             raise UsageError(
-                f"engine {name!r} is running already, launched as {' '.join(launched_with or [])!r}. End it first with "
+                f"engine {name!r} is running already, launched with other arguments. End it first with "
                 f"%sgl terminate {name}, or give the new one another name with --name"
             )
         return engine
+
+    def _connect(self, arguments: argparse.Namespace) -> None:
+        from sgl_jupyter.lifecycle import connect
+
+        variable = arguments.api_key_env
+        if variable and variable not in os.environ:
+            raise UsageError(f"--api-key-env: the kernel's environment has no {variable}; %env shows what it has")
+        api_key = os.environ[variable] if variable else None
+        with _in_one_sentence(RuntimeError, ValueError):
+            engine = connect(arguments.url, api_key, name=arguments.name, model=arguments.model)
+        if engine.name in self._launched_with:
+            raise UsageError(f"engine {engine.name!r} was launched here: give this one another name with --name")
+        self._set_default(engine)
+        print(f"Programs now run on engine {engine.name!r}. {_end_of(engine)}")
+
+    def _use(self, arguments: argparse.Namespace) -> None:
+        from sgl_jupyter.lifecycle import attach
+
+        engine = self._used.get(arguments.name)
+        if engine is None:
+            self._find(arguments.name)
+            engine = attach(arguments.name)
+        self._set_default(engine)
+        print(f"Programs now run on engine {engine.name!r}. {_end_of(engine)}")
+
+    def _set_default(self, engine: EngineHandle | RemoteEngine) -> None:
+        self._used.pop(engine.name, None)
+        self._used[engine.name] = engine
+        set_default_backend(engine)
 
     def _wait(self, arguments: argparse.Namespace) -> None:
         engine = self._find(arguments.name)
@@ -115,68 +160,93 @@ class EngineCommands:
         print(f"Engine {engine.name!r} is ready.")
 
     def _status(self, arguments: argparse.Namespace) -> None:
+        from sgl_jupyter.lifecycle import EngineHandle
+
         engine = self._find(arguments.name)
         lines = {"engine": engine.name, "model": engine.model, "state": engine.state, "url": engine.url or "none yet"}
-        lines |= {"pid": engine.pid, "log": engine.log_path}
+        if isinstance(engine, EngineHandle):
+            lines |= {"pid": engine.pid, "log": engine.log_path}
         print("\n".join(f"{label:<8}{value}" for label, value in lines.items()))
 
     def _ls(self, arguments: argparse.Namespace) -> None:
-        from sgl_jupyter.lifecycle import engines
+        from sgl_jupyter.lifecycle import RemoteEngine, engines
 
-        rows = [(e.name, e.model, e.state, str(e.pid), e.owner or "") for e in engines()]
-        print(table(["engine", "model", "state", "pid", "notebook"], rows) if rows else "No engine is running.")
+        remote = [engine for engine in self._used.values() if isinstance(engine, RemoteEngine)]
+        print(engine_table([*engines(), *remote]) or "No engine is running.")
 
     def _logs(self, arguments: argparse.Namespace) -> None:
-        print(self._find(arguments.name).logs(arguments.lines))
+        with _in_one_sentence(RuntimeError):
+            print(self._find(arguments.name).logs(arguments.lines))
+
+    def _stop(self, arguments: argparse.Namespace) -> None:
+        engine = self._find(arguments.name)
+        with _in_one_sentence(RuntimeError):
+            engine.stop()
+        print(f"All requests on engine {engine.name!r} were aborted.")
 
     def _terminate(self, arguments: argparse.Namespace) -> None:
         engine = self._find(arguments.name)
-        engine.terminate()
-        self._launched.pop(engine.name, None)
-        if global_config.default_backend is engine:
+        with _in_one_sentence(RuntimeError):
+            engine.terminate()
+        self._forget(engine)
+
+    def _kill(self, arguments: argparse.Namespace) -> None:
+        engine = self._find(arguments.name)
+        with _in_one_sentence(RuntimeError):
+            engine.kill()
+        self._forget(engine)
+
+    def _forget(self, engine: EngineHandle | RemoteEngine) -> None:
+        self._used.pop(engine.name, None)
+        self._launched_with.pop(engine.name, None)
+        if getattr(global_config.default_backend, "name", None) == engine.name:
             set_default_backend(None)
         print(f"Engine {engine.name!r} has ended.")
+
+    def _models(self, arguments: argparse.Namespace) -> None:
+        from sgl_jupyter.lifecycle import available_models
+
+        print(model_table(available_models()) or "No model is here. Give launch a hub id.")
+
+    def _config(self, arguments: argparse.Namespace) -> None:
+        print(settings_table(self._magics))
 
     def _version(self, arguments: argparse.Namespace) -> None:
         print(f"sgl-jupyter {version('sgl-jupyter')}")
 
-    def _find(self, name: str | None) -> EngineHandle:
-        """The engine `name`, launched here or in another notebook; without a name the one launched here last."""
+    def _find(self, name: str | None) -> EngineHandle | RemoteEngine:
+        """The engine `name`, used here or launched in another notebook; without a name the one used here last."""
         from sgl_jupyter.lifecycle import engines
 
         if name is None:
-            if not self._launched:
+            if not self._used:
                 raise UsageError("no engine was launched here. Launch one:  %sgl launch tiny-chat")
-            return next(reversed(self._launched.values()))[0]
-        if name in self._launched:
-            return self._launched[name][0]
+            return next(reversed(self._used.values()))
+        if name in self._used:
+            return self._used[name]
         others = {engine.name: engine for engine in engines()}
         if name not in others:
-            raise UsageError(
-                f"there is no engine {name!r}.{did_you_mean(name, [*self._launched, *others])} See %sgl ls."
-            )
+            raise UsageError(f"there is no engine {name!r}.{did_you_mean(name, [*self._used, *others])} See %sgl ls.")
         return others[name]
 
 
-def _parsers() -> dict[str, MagicParser]:
-    launch = MagicParser("%sgl launch", "Start an engine on a model, and run programs on it from now on.")
-    launch.usage = "%(prog)s MODEL [--name NAME] [--wait | --no-wait] [-- ENGINE_ARGUMENTS]"
-    launch.add_argument("model", metavar="MODEL", help="a bundled name such as tiny-chat, a folder, or a hub id")
-    launch.add_argument("--name", help="what to call the engine, if not as its model")
-    launch.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True, help="wait until it is ready")
-    wait = MagicParser("%sgl wait", "Wait until an engine is ready.")
-    wait.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after so long")
-    logs = MagicParser("%sgl logs", "Print the last lines of an engine's log.")
-    logs.add_argument("-n", "--lines", type=int, default=50, help="how many (50)")
-    parsers = {
-        "launch": launch,
-        "wait": wait,
-        "status": MagicParser("%sgl status", "Tell about one engine."),
-        "ls": MagicParser("%sgl ls", "List all engines on this machine, those of other notebooks too."),
-        "logs": logs,
-        "terminate": MagicParser("%sgl terminate", "End an engine."),
-        "version": MagicParser("%sgl version", "Print the version of sgl-jupyter."),
-    }
-    for name in ("wait", "status", "logs", "terminate"):
-        parsers[name].add_argument("name", nargs="?", metavar="NAME", help="the engine, if not the one launched last")
-    return parsers
+def _end_of(engine: EngineHandle | RemoteEngine) -> str:
+    """When the engine will end, in a sentence."""
+    from sgl_jupyter.lifecycle import RemoteEngine
+
+    if isinstance(engine, RemoteEngine):
+        return "It runs elsewhere, and goes on when this kernel ends."
+    if engine.is_shared:
+        return f"It ends with its last notebook, or with  %sgl terminate {engine.name}"
+    if engine.is_from_here:
+        return f"It ends with this kernel, or with  %sgl terminate {engine.name}"
+    return "It ends with the notebook that launched it."
+
+
+@contextmanager
+def _in_one_sentence(*errors: type[Exception]) -> Iterator[None]:
+    """What the user can mend is told without a traceback."""
+    try:
+        yield
+    except errors as error:
+        raise UsageError(str(error)) from None

@@ -10,13 +10,17 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
-from sgl_jupyter.lang.events import Origin
-from sgl_jupyter.notebook.run import Fork, Message, Run, Segment
-from sgl_jupyter.notebook.text import generations, notes, shown_blocks, visible
+from sgl_jupyter.notebook.pictures import Picture
+from sgl_jupyter.notebook.run import Fork, Kind, Message, Run, Segment
+from sgl_jupyter.notebook.shading import Piece, shaded
+from sgl_jupyter.notebook.text import activity, generations, notes, shown_blocks, visible
 
 # Okabe-Ito colours, told apart by colour-blind readers, with an underline of its own style for each.
 _BLUE, _GREEN, _PURPLE, _VERMILION = "#0072b2", "#009e73", "#cc79a7", "#d55e00"
+_SHADE = 0.55
+"""How strongly an all but impossible token is shaded."""
 
 # Browsers paint the text in <mark> black. JupyterLab's sanitizer lets no `inherit` through, but it does let this, which is
 # the same: the colour around it, with nothing mixed in.
@@ -27,6 +31,8 @@ _LABEL = "font-size:12px;font-weight:600;opacity:.7"
 _BODY = "margin:0;padding:0;border:0;background:transparent;font-family:inherit;white-space:pre-wrap;word-break:normal"
 _VARIABLE = "font-size:11px;font-family:monospace;opacity:.7"
 _CELL = "text-align:left;vertical-align:top;padding:2px 16px 2px 0;border-bottom:1px solid #88888880"
+_REASONING = "border-left:1px solid #88888880;padding:0 12px;margin:0 0 4px;opacity:.8"
+_PICTURE = "max-width:320px;max-height:240px;vertical-align:top"
 _EDGES = {"user": "#88888880", "assistant": _BLUE}
 
 # In Markdown, and so in exports to it, a blank line would end the HTML: its newline is written as a reference.
@@ -70,26 +76,39 @@ def _blocks(run: Run) -> str:
 
 
 def _message(message: Message, run: Run) -> str:
-    words = " · ".join(filter(None, (message.role, _activity(message, run))))
+    words = " · ".join(filter(None, (message.role, activity(message, run))))
     label = f'<div style="{_LABEL}">{_escape(words)}</div>' if words else ""
-    body = _TRAILING_NEWLINES.sub("", "".join(_generation(segments) for segments in generations(message)))
+    body = "".join(_part(segments, before, run) for before, segments in pairwise([[], *generations(message)]))
+    body = _TRAILING_NEWLINES.sub("", body)
     edge = f"border-left:3px solid {_EDGES.get(message.role or '', '#88888840')};padding:0 12px;margin:0 0 10px"
     return f'<div style="{edge}">{label}<pre dir="auto" style="{_BODY}">{body}</pre></div>'
 
 
-def _activity(message: Message, run: Run) -> str:
-    """What a reader waits for in this message now, if for anything."""
-    if run.generating is None or message is not run.blocks[-1]:
-        return ""
-    has_text = bool(message.segments) and message.segments[-1].generation == run.generating
-    return "generating" if has_text else "waiting for the engine"
+def _part(segments: list[Segment], before: list[Segment], run: Run) -> str:
+    """Text of the program, of a generation, or of its reasoning, which comes before it."""
+    if segments[0].origin == "reasoning":
+        return _reasoning(segments[0], is_open=run.progress is not None and segments[0] is run.latest)
+    tokens = run.tokens.get(segments[0].generation or 0)
+    if not tokens:
+        return _generation(segments, [None] * len(segments))
+    thoughts = [segment for segment in before if segment.generation == segments[0].generation]
+    pieces = shaded([segment.text for segment in (*thoughts, *segments)], tokens)
+    return _generation(segments, pieces[len(thoughts) :])
 
 
-def _generation(segments: list[Segment]) -> str:
+def _reasoning(segment: Segment, is_open: bool) -> str:
+    """What was thought, folded away behind its name once the answer comes."""
+    name = f'<summary style="{_VARIABLE}">{_escape(segment.variable or "")}</summary>'
+    text = f'<div dir="auto">{_escape(segment.text.strip())}</div>'
+    return f'<details{" open" if is_open else ""} style="{_REASONING}">{name}{text}</details>'
+
+
+def _generation(segments: list[Segment], pieces: Sequence[list[Piece] | None]) -> str:
     """All text of one request to the model, after the name of its variable; or text of the program."""
     last = segments[-1]
     count = f"1 of {len(last.others) + 1}" if last.others else ""
-    first = _name(" ".join(filter(None, (last.variable, count)))) + "".join(map(_segment, segments))
+    texts = map(_segment, segments, pieces)
+    first = _name(" ".join(filter(None, (last.variable, count)))) + "".join(texts)
     others = (
         _name(f"{number} of {len(last.others) + 1}") + _segment(Segment(sample, "generated"))
         for number, sample in enumerate(last.others, start=2)
@@ -101,15 +120,38 @@ def _name(words: str) -> str:
     return f'<small style="{_VARIABLE}">{_escape(words)} </small>' if words else ""
 
 
-def _cell(text: str, origin: Origin) -> str:
+def _cell(text: str, origin: Kind) -> str:
     return f'<td dir="auto" style="{_CELL};white-space:pre-wrap">{_segment(Segment(text, origin)) if text else ""}</td>'
 
 
-def _segment(segment: Segment) -> str:
+def _segment(segment: Segment, pieces: list[Piece] | None = None) -> str:
+    if segment.picture:
+        return _picture(segment.picture)
     if segment.origin not in _TAGS:
         return _escape(segment.text)
     tag, style = _TAGS[segment.origin]
-    return f'<{tag} dir="auto" style="{style}">{_escape(segment.text)}</{tag}>'
+    if pieces and segment.origin == "generated":
+        style = f"{_INHERIT};background-color:#00000000;border-bottom:1px solid {_BLUE}"
+        text = "".join(_shade(*piece) for piece in pieces)
+    else:
+        text = _escape(segment.text)
+    return f'<{tag} dir="auto" style="{style}">{text}</{tag}>'
+
+
+def _shade(text: str, probability: float | None) -> str:
+    """A token: the less likely it was, the stronger its shade."""
+    if probability is None:
+        return _escape(text)
+    alpha = round(255 * _SHADE * (1 - probability))
+    return f'<span title="{probability:.1%}" style="background-color:{_VERMILION}{alpha:02x}">{_escape(text)}</span>'
+
+
+def _picture(picture: Picture) -> str:
+    words = html.escape(visible(picture.words))
+    images = (
+        f'<img src="{html.escape(url)}" alt="{words}" title="{words}" style="{_PICTURE}">' for url in picture.urls
+    )
+    return "".join(images) or f'<small style="{_VARIABLE}">[{words}]</small>'
 
 
 def _fork(fork: Fork) -> str:

@@ -20,16 +20,16 @@ from IPython.core.magic import (
     no_var_expand,
     output_can_be_silenced,
 )
-from traitlets import Int
+from traitlets import Enum, Float, Int, Unicode
 
-from sgl_jupyter.lang.config import global_config
+from sgl_jupyter.lang.config import global_config, resolve_backend
 from sgl_jupyter.lang.dry import DryBackend
 from sgl_jupyter.lang.program import begin_state
 from sgl_jupyter.lang.state import ProgramState
 from sgl_jupyter.notebook.arguments import HelpRequested, MagicParser, count, split, variable_name
 from sgl_jupyter.notebook.cell import Body
 from sgl_jupyter.notebook.completion import Completer
-from sgl_jupyter.notebook.display import Nowhere, RunDisplay, sink_for
+from sgl_jupyter.notebook.display import VIEWS, RunDisplay, sink_for
 from sgl_jupyter.notebook.engines import EngineCommands
 from sgl_jupyter.notebook.run import Run
 
@@ -79,7 +79,11 @@ def _cell_parser() -> MagicParser:
     parser.add_argument(
         "--bg", action="store_true", help="go on to the next cell while the rest is generated; s.cancel() stops it"
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing")
+    parser.add_argument(
+        "--view", choices=VIEWS, help="how to show the run: live, static (once, at its end), text, none; or auto"
+    )
+    parser.add_argument("--tokens", action="store_true", help="shade each generated token: the darker, the less likely")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing, not even the last line's value")
     return parser
 
 
@@ -87,13 +91,24 @@ def _cell_parser() -> MagicParser:
 class SglMagics(Magics):
     """`%sgl` and `%%sgl`; `%config SglMagics` shows the settings."""
 
-    max_saved_chars = Int(200_000, help="How many characters of a run its output shows and saves.").tag(config=True)
+    max_saved_chars = Int(200_000, min=0, help="How many characters of a run its output shows and saves.").tag(
+        config=True
+    )
+    display = Enum(
+        VIEWS,
+        "auto",
+        help="How runs are shown: live, static (once, at the end), text, none; "
+        "or auto: live where a user watches, static where a tool runs the notebook.",
+    ).tag(config=True)
+    engine = Unicode(None, allow_none=True, help="Where cells run that have no --engine.").tag(config=True)
+    temperature = Float(None, allow_none=True, help="For cells that have no --temperature.").tag(config=True)
+    max_tokens = Int(None, allow_none=True, help="For cells that have no --max-tokens.").tag(config=True)
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self._shell = shell
         self._cell_parser = _cell_parser()
-        self._engines = EngineCommands()
+        self._engines = EngineCommands(self)
         self.completer = Completer(shell, self._cell_parser, self._engines)
 
     @no_var_expand
@@ -118,15 +133,16 @@ class SglMagics(Magics):
         __tracebackhide__ = True
         try:
             arguments = self._cell_parser.parse(split(line))
-            if arguments.export and arguments.bg:
-                self._cell_parser.error("--export takes values that --bg does not wait for; give one of them")
+            self._check(arguments)
         except HelpRequested as help_text:
             print(help_text)
             return None
         body = Body.compile(self._shell, line, cell)
-        state = self._begin(arguments)
-        sink = Nowhere() if arguments.quiet else sink_for(self._shell, self.max_saved_chars)
-        display = RunDisplay(state.log, sink)
+        backend = resolve_backend(self._backend(arguments))
+        state = self._begin(backend, arguments)
+        view = "none" if arguments.quiet else arguments.view or self.display
+        sink = sink_for(self._shell, self.max_saved_chars, view)
+        display = RunDisplay(state.log, sink, backend.get_server_info)
         namespace = self._shell.user_ns
         namespace["_sgl"] = display.run
         if arguments.out:
@@ -141,7 +157,7 @@ class SglMagics(Magics):
 
     def show_state(self, state: ProgramState) -> None:
         """Show a state that stands on the last line of an ordinary cell, as a `%%sgl` cell shows its own."""
-        with RunDisplay(state.log, sink_for(self._shell, self.max_saved_chars)) as display:
+        with RunDisplay(state.log, sink_for(self._shell, self.max_saved_chars, self.display)) as display:
             try:
                 state.error()  # waits for what was appended; an error is shown with the run
                 if state.log.closed:
@@ -151,21 +167,31 @@ class SglMagics(Magics):
                 raise Interrupted("Stopped. The text and variables so far are kept.") from None
 
     def show_run(self, run: Run) -> None:
-        sink_for(self._shell, self.max_saved_chars).finish(run)
+        sink_for(self._shell, self.max_saved_chars, self.display).finish(run)
 
-    def _begin(self, arguments: argparse.Namespace) -> ProgramState:
+    def _check(self, arguments: argparse.Namespace) -> None:
+        """Raises UsageError for options that do not go together."""
+        if arguments.export and arguments.bg:
+            self._cell_parser.error("--export takes values that --bg does not wait for; give one of them")
+        if arguments.tokens and arguments.n:
+            self._cell_parser.error("--tokens shades one answer, of which -n draws several; give one of them")
+
+    def _begin(self, backend: Any, arguments: argparse.Namespace) -> ProgramState:
         return begin_state(
-            self._backend(arguments),
+            backend,
             n=arguments.n,
-            temperature=arguments.temperature,
-            max_new_tokens=arguments.max_tokens,
+            temperature=self.temperature if arguments.temperature is None else arguments.temperature,
+            max_new_tokens=self.max_tokens if arguments.max_tokens is None else arguments.max_tokens,
             seed=arguments.seed,
+            return_logprob=arguments.tokens or None,
+            return_text_in_logprobs=arguments.tokens or None,
         )
 
     def _backend(self, arguments: argparse.Namespace) -> Any:
-        if arguments.dry and not arguments.engine:
+        name = arguments.engine or self.engine
+        if arguments.dry and not name:
             return DryBackend(like=global_config.default_backend)
-        backend = self._engines.backend(arguments.engine)
+        backend = self._engines.backend(name)
         return DryBackend(like=backend) if arguments.dry else backend
 
 

@@ -11,9 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sgl_jupyter.lang import events
-from sgl_jupyter.lang.events import Event, EventLog, Origin
+from sgl_jupyter.lang.events import Event, EventLog, Origin, Token
+from sgl_jupyter.lang.ir import reasoning_name
+from sgl_jupyter.notebook.pictures import Picture
+from sgl_jupyter.notebook.progress import Progress, Usage
 
 Status = Literal["running", "done", "stopped", "error"]
+Kind = Origin | Literal["reasoning"]
+"""Where a segment came from. Reasoning is no part of the run's text."""
 
 
 @dataclass(slots=True)
@@ -21,11 +26,13 @@ class Segment:
     """A stretch of text with one origin. Segments with the same `generation` number came from one request."""
 
     text: str
-    origin: Origin
+    origin: Kind
     variable: str | None = None
     generation: int | None = None
     others: list[str] = field(default_factory=list)
     """The other samples, where the request drew several: the text goes on with this one."""
+    picture: Picture | None = None
+    """What the text stands for, if that is an image or a video."""
 
 
 @dataclass(slots=True)
@@ -41,21 +48,6 @@ class Fork:
     """Where the run was copied, with what each copy did from there on."""
 
     children: list[Run]
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens over all requests of a run and its forks, which share one. Cached tokens are part of the prompt tokens."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-
-    def add(self, meta_info: dict[str, Any]) -> None:
-        """Add the counts of one response, by SGLang's names."""
-        self.prompt_tokens += meta_info.get("prompt_tokens") or 0
-        self.completion_tokens += meta_info.get("completion_tokens") or 0
-        self.cached_tokens += meta_info.get("cached_tokens") or 0
 
 
 @dataclass(slots=True, repr=False)
@@ -74,6 +66,12 @@ class Run:
     """From the first event to the latest."""
     generating: int | None = None
     """The number of the generation whose text is still arriving."""
+    tokens: dict[int, list[Token]] = field(default_factory=dict)
+    """What each generation took, where log-probabilities were asked for: the tokens of its text, and of markup around it."""
+    progress: Progress | None = None
+    """How far that generation is."""
+    waits_for: str = ""
+    """What the engine does while none of its text has come, where that is known."""
     left_out: int = 0
     """How many characters a clipped record lacks."""
 
@@ -92,7 +90,22 @@ class Run:
     @property
     def text(self) -> str:
         """All text with the template's markup, exactly the state's `text()`; for a fork, from the fork on."""
-        return "".join(segment.text for segment in self.segments)
+        return "".join(segment.text for segment in self.segments if segment.origin != "reasoning")
+
+    @property
+    def latest(self) -> Segment | None:
+        """The run's own last segment."""
+        last = self.blocks[-1] if self.blocks else None
+        return last.segments[-1] if isinstance(last, Message) and last.segments else None
+
+    @property
+    def tree(self) -> Iterator[Run]:
+        """The run and all forks below it."""
+        yield self
+        for block in self.blocks:
+            if isinstance(block, Fork):
+                for child in block.children:
+                    yield from child.tree
 
     def clipped(self, limit: int) -> Run:
         """The same run with at most `limit` characters of text, forks included."""
@@ -132,14 +145,14 @@ class Follower:
         """Take in all that was written since the last call; True if there was anything."""
         known = self._position
         while self._position < len(self._log.events):
-            self._take(self._log.events[self._position])
+            self._take(self._log.events[self._position], self._log.times[self._position])
             self._position += 1
         if self._position > known:
             self.run.seconds = self._log.times[self._position - 1] - self._log.times[0]
         children = [child.advance() for child in self._children]
         return self._position > known or any(children)
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event, time: float) -> None:
         run = self.run
         match event:
             case events.RoleOpened(role):
@@ -148,51 +161,82 @@ class Follower:
             case events.RoleClosed():
                 self._role = None
             case events.Text():
-                self._take_text(event)
+                self._take_text(event, time)
+            case events.Reasoning(text, variable):
+                self._take_reasoning(text, variable, time)
+            case events.Tokens(origin="generated", tokens=tokens):
+                run.tokens.setdefault(self._generations, []).extend(tokens)
+            case events.Tokens() | events.Joined():
+                pass
+            case events.Usage():
+                run.usage.add(event)
             case events.GenerationStarted(variable):
-                self._start_generation()
+                self._start_generation(variable, time)
                 if variable is not None:
                     run.variables[variable] = ""
             case events.VariableDone(variable, value, meta_info):
                 if meta_info and "samples" in meta_info:
                     self._take_samples(variable, value)
-                run.generating = None
+                if run.progress and run.progress.variable == variable:
+                    self._end_generation()
                 if variable is not None:
                     run.variables[variable] = value
-                run.usage.add(meta_info or {})
             case events.Forked(logs):
                 followers = [Follower(log, run.usage) for log in logs]
                 self._children += followers
                 run.blocks.append(Fork([follower.run for follower in followers]))
-            case events.Joined():
-                pass
             case events.Failed(error):
-                run.status, run.error, run.generating = "error", error, None
+                self._end(status="error", error=error)
             case events.Stopped():
-                run.status, run.generating = "stopped", None
+                self._end(status="stopped")
             case events.Finished():
-                run.status, run.generating = "done", None
+                self._end(status="done")
 
-    def _start_generation(self) -> None:
+    def _end(self, status: Status, error: BaseException | None = None) -> None:
+        self.run.status, self.run.error = status, error
+        self._end_generation()
+
+    def _start_generation(self, variable: str | None, time: float) -> None:
         self._generations += 1
         self.run.generating = self._generations
+        self.run.progress = Progress(variable, began=time)
 
-    def _take_text(self, event: events.Text) -> None:
+    def _end_generation(self) -> None:
+        self.run.generating = self.run.progress = None
+
+    def _take_text(self, event: events.Text, time: float) -> None:
         run = self.run
+        if event.media:
+            self._message().segments.append(Segment(event.text, event.origin, picture=Picture.of(event.media)))
+            return
         if event.origin in ("generated", "chosen", "forced"):
-            if run.generating is None:
-                self._start_generation()
+            if run.progress is None:
+                self._start_generation(event.variable, time)
             generation = run.generating
+            if run.progress:
+                run.progress.advance(time, event.completion_tokens)
             if event.variable is not None:
                 run.variables[event.variable] = run.variables.get(event.variable, "") + event.text
         else:
             generation = None
+        self._add(Segment(event.text, event.origin, event.variable, generation))
+
+    def _take_reasoning(self, text: str, variable: str | None, time: float) -> None:
+        name = reasoning_name(variable)
+        self.run.variables[name] = self.run.variables.get(name, "") + text
+        if self.run.progress:
+            self.run.progress.advance(time, None)
+        self._add(Segment(text, "reasoning", name, self.run.generating))
+
+    def _add(self, segment: Segment) -> None:
+        """Append the segment, or let the last one go on where it is of the same kind."""
         segments = self._message().segments
         last = segments[-1] if segments else None
-        if last and (last.origin, last.variable, last.generation) == (event.origin, event.variable, generation):
-            last.text += event.text
+        ours = (segment.origin, segment.variable, segment.generation)
+        if last and not last.picture and (last.origin, last.variable, last.generation) == ours:
+            last.text += segment.text
         else:
-            segments.append(Segment(event.text, event.origin, event.variable, generation))
+            segments.append(segment)
 
     def _take_samples(self, variable: str | None, samples: list[str]) -> None:
         """The request drew several samples, of which the first is the text."""

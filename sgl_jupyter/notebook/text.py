@@ -17,7 +17,9 @@ _VISIBLE = {
     0x7F: 0x2421,
     **dict.fromkeys((*range(0x80, 0xA0), *range(0xD800, 0xE000)), 0xFFFD),
 }
-_ANSI_CODES = {"label": "1", "mark": "2", "generated": "34", "chosen": "1;32", "forced": "35", "note": "31"}
+_ANSI_CODES = {
+    "label": "1", "mark": "2", "generated": "34", "chosen": "1;32", "forced": "35", "reasoning": "2", "note": "31"
+}  # fmt: skip
 
 
 def visible(text: str) -> str:
@@ -26,9 +28,10 @@ def visible(text: str) -> str:
 
 
 def generations(message: Message) -> list[list[Segment]]:
-    """The message without the template's markup: one list of segments for each generation and for the text in between."""
-    shown = [segment for segment in message.segments if segment.origin != "template"]
-    return [list(group) for _, group in groupby(shown, key=lambda segment: segment.generation)]
+    """The message without the template's markup: one list of segments for each generation, for the reasoning before it, and
+    for the text in between."""
+    shown = [segment for segment in message.segments if segment.origin != "template" or segment.picture]
+    return [list(group) for _, group in groupby(shown, key=lambda each: (each.generation, each.origin == "reasoning"))]
 
 
 def shown_blocks(run: Run) -> list[Message | Fork]:
@@ -48,6 +51,23 @@ def notes(run: Run) -> list[str]:
             return left_out
 
 
+def activity(message: Message, run: Run) -> str:
+    """What a reader waits for in this message now, if for anything."""
+    progress = run.progress
+    if progress is None or message is not run.blocks[-1]:
+        return ""
+    if progress.first is None:
+        return run.waits_for or "waiting for the engine"
+    thinks = run.latest is not None and run.latest.origin == "reasoning"
+    speed = progress.tokens_per_second
+    told = (
+        "thinking" if thinks else "generating",
+        f"{progress.tokens} tokens" if progress.tokens else "",
+        f"{speed:.3g} tokens/s" if speed else "",
+    )
+    return " · ".join(filter(None, told))
+
+
 class PlainWriter:
     """Collects text with its control characters made visible; `length` counts its characters."""
 
@@ -56,7 +76,7 @@ class PlainWriter:
         self.length = 0
 
     def put(self, text: str, style: str = "") -> None:
-        """Append `text`. Its style is an origin, or `label`, `mark` (the signs around generated text), or `note`."""
+        """Append `text`. Its style is an origin, or `image`, `label`, `mark` (the signs around generated text), or `note`."""
         text = visible(text)
         self.parts.append(text)
         self.length += len(text)
@@ -140,18 +160,21 @@ def _write_message(message: Message, generating: int | None, out: PlainWriter) -
     if message.role is not None:
         out.put(f"{message.role}:\n", "label")
     spans: list[list[Any]] = []
-    others: list[str] = []
-    for segments in generations(message):
-        if others:
+    ends_line = False
+    parts = generations(message)
+    for segments in parts:
+        if ends_line:
             out.put("\n")
         generation, variable, others = segments[0].generation, segments[0].variable, segments[-1].others
+        ends_line = bool(others) or segments[0].origin == "reasoning"
         if generation is not None:
             out.put(f"{variable}=«" if variable else "«", "mark")
         for segment in segments:
             start = out.length
-            out.put(segment.text, segment.origin)
-            spans.append([start, out.length, segment.origin, segment.variable])
-        if generation is not None and generation != generating:
+            text, kind = (f"[{segment.picture.words}]", "image") if segment.picture else (segment.text, segment.origin)
+            out.put(text, kind)
+            spans.append([start, out.length, kind, segment.variable])
+        if generation is not None and (generation != generating or segments is not parts[-1]):
             out.put("»", "mark")
             spans += _write_samples(others, variable, out)
     return spans

@@ -64,6 +64,10 @@ class NotebookKernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=LIMIT)
 
+    @property
+    def pid(self) -> int:
+        return self.manager.provisioner.pid  # pyright: ignore
+
     def start(self, code: str, watched: bool = True) -> str:
         """Send a cell; return its id without waiting for it."""
         return self.client.execute(code, allow_stdin=watched)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
+from psutil import Process
 
+from ..unit.fake_server import serve
 from .notebook_kernel import NotebookKernel, scripted_kernel
 
 
@@ -125,6 +128,17 @@ def test_running_a_cell_again_and_again_leaves_nothing_behind(kernel: NotebookKe
         kernel.run('%%sgl\nassistant(gen("x"))')
     kernel.finish(kernel.start('%%sgl\nassistant(gen("x"))'), interrupt_at="Once")
     assert kernel.value('[t.name for t in __import__("threading").enumerate() if t.name == "sgl-display"]') == "[]"
+
+
+def test_running_a_cell_again_and_again_leaves_no_connection_behind(kernel: NotebookKernel) -> None:
+    with serve() as server:
+        kernel.run(f"set_default_backend(RuntimeEndpoint({server.url!r}))")
+        for _ in range(5):
+            assert "Hello, world!" in kernel.run('%%sgl\nassistant(gen("x"))').shown[-1]
+        port = urlsplit(server.url).port
+        open_ones = [c for c in Process(kernel.pid).net_connections() if c.raddr and c.raddr.port == port]
+        assert len(open_ones) == 1
+        assert len(server.connections) <= 2
 
 
 def test_an_error_of_the_body_points_at_its_line(kernel: NotebookKernel) -> None:

@@ -90,6 +90,17 @@ def test_a_cell_on_a_dead_engine_tells_its_last_words(kernel: NotebookKernel) ->
         ("launch x --no-wiat", "Did you mean --no-wait?"),
         ("terminate nobody", "there is no engine 'nobody'"),
         ("terminate", "no engine was launched here"),
+        ("use nobody", "there is no engine 'nobody'"),
+        ("kill", "the following arguments are required: NAME"),
+        ("stop", "no engine was launched here"),
+        ("connect gpu-box:30000", "base_url must be like"),
+        ("connect http://127.0.0.1:9", "nothing answers at http://127.0.0.1:9"),
+        ("connect http://127.0.0.1:9 --api-key-env NO_SUCH_KEY", "the kernel's environment has no NO_SUCH_KEY"),
+        ("launch x --engine sglnag", "invalid choice: 'sglnag'"),
+        ("launch x --engine sglang", "SGLang needs the package 'sglang', which is not installed: pip install sglang"),
+        ("launch x --engine vllm --python /no/python", "python='/no/python' is no program that can be run"),
+        ("launch x --tp 8", "kernel_engine computes on one GPU"),
+        ("launch x --keep soon", "'soon' is no time such as 90s, 10m or 2h"),
         ("logs -- x", "unknown option --"),
         ("logs -n many", "invalid int value: 'many'"),
     ],
@@ -101,6 +112,88 @@ def test_a_mistyped_command_is_told_in_one_sentence(idle_kernel: NotebookKernel,
 
 
 def test_each_command_explains_itself(idle_kernel: NotebookKernel) -> None:
-    for command in ("launch", "wait", "status", "ls", "logs", "terminate", "version"):
+    for command in (
+        "launch", "connect", "use", "wait", "status", "ls", "logs", "stop", "terminate", "kill", "models", "config", "version"
+    ):  # fmt: skip
         assert f"usage: %sgl {command}" in idle_kernel.run(f"%sgl {command} -h").printed
     assert idle_kernel.run("%sgl version").printed.startswith("sgl-jupyter ")
+
+
+def test_several_engines_and_which_one_is_used(kernel: NotebookKernel) -> None:
+    used = "__import__('sgl_jupyter').global_config.default_backend.name"
+    kernel.run("%sgl launch good-model --name one")
+    kernel.run("%sgl launch good-model --name two")
+    assert kernel.value(used) == "two"
+    cell = kernel.run("%sgl use one")
+    assert cell.printed == "Programs now run on engine 'one'. It ends with this kernel, or with  %sgl terminate one\n"
+    assert kernel.value(used) == "one"
+    assert "Did you mean one?" in kernel.run("%sgl use oen").printed
+    assert kernel.run("%sgl kill two").printed == "Engine 'two' has ended.\n"
+    assert kernel.value(used) == "one"
+    listed = kernel.run("%sgl ls").printed.splitlines()
+    assert listed[0].split() == [
+        "engine",
+        "model",
+        "state",
+        "device",
+        "memory",
+        "requests",
+        "tokens/s",
+        "pid",
+        "used",
+        "by",
+    ]
+    assert listed[1].startswith("one     good-model  ready")
+    assert " MB" in listed[1]
+    assert listed[1].endswith("1 unnamed")
+    assert len(listed) == 2
+
+
+def test_an_engine_is_shared_by_two_notebooks(kernel: NotebookKernel, tmp_path: Path) -> None:
+    line = "%sgl launch good-model --share --keep 0s"
+    shared = (
+        "Programs now run on engine 'good-model'. It ends with its last notebook, or with  %sgl terminate good-model\n"
+    )
+    with started(tmp_path) as other:
+        assert kernel.run(line).printed == shared
+        assert "or use one that is shared:  %sgl use good-model" in other.run('%%sgl\nuser("x")').printed
+        assert other.run(line).printed == shared
+        kernel.run("%sgl launch good-model --name mine")
+        assert kernel.run("%sgl ls").printed.count("2 unnamed") == 1
+        private = "Programs now run on engine 'mine'. It ends with the notebook that launched it.\n"
+        assert other.run("%sgl use mine").printed == private
+        assert other.run("%sgl use good-model").printed == shared
+        unlike = other.run("%sgl launch other-model --name good-model --share")
+        assert (unlike.reply["ename"], "launched with other arguments" in unlike.printed) == ("UsageError", True)
+    kernel.run("import sgl_jupyter\nwhile len(sgl_jupyter.attach('good-model').users) > 9: pass")
+    assert "ready" in kernel.run("%sgl status good-model").printed
+
+
+def test_an_engine_elsewhere_is_connected_to_without_its_key_in_the_notebook(kernel: NotebookKernel) -> None:
+    kernel.run("import os, sgl_jupyter as sgl\n%sgl launch good-model --name near")
+    kernel.run("os.environ['THE_KEY'] = sgl.engines()[0].api_key; url = sgl.engines()[0].url")
+    url = kernel.value("url")
+    assert "give the server's key" in kernel.run(f"%sgl connect {url}").printed
+    cell = kernel.run(f"%sgl connect {url} --name far --api-key-env THE_KEY")
+    assert cell.printed == "Programs now run on engine 'far'. It runs elsewhere, and goes on when this kernel ends.\n"
+    assert f"url     {url}" in kernel.run("%sgl status").printed
+    assert kernel.run("%sgl ls").printed.splitlines()[2].endswith(url)
+    for command in ("terminate", "kill far", "logs"):
+        ended = kernel.run(f"%sgl {command}")
+        assert ended.reply["ename"] == "UsageError"
+        assert "was not launched from this machine" in ended.printed
+    assert "give this one another name" in kernel.run(f"%sgl connect {url} --name near --api-key-env THE_KEY").printed
+    assert (
+        kernel.value("os.environ['THE_KEY']") not in kernel.run("%sgl ls").printed + kernel.run("%sgl config").printed
+    )
+
+
+def test_models_and_settings_are_listed(idle_kernel: NotebookKernel) -> None:
+    idle_kernel.run("%config SglMagics.max_saved_chars = 1000")
+    settings = idle_kernel.run("%sgl config").printed
+    assert "SglMagics.max_saved_chars" in settings
+    assert "1000" in settings
+    assert "%config SglMagics" in settings
+    assert "global_config.default_backend" in settings
+    models = idle_kernel.run("%sgl models")
+    assert models.reply["status"] == "ok"

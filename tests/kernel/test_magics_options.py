@@ -99,10 +99,76 @@ def test_nobody_watching_gets_a_background_run_whole(kernel: NotebookKernel) -> 
 
 
 @pytest.mark.parametrize(
+    ("view", "types", "printed"),
+    [
+        ("auto", {"display_data", "update_display_data"}, ""),
+        ("live", {"display_data", "update_display_data"}, ""),
+        ("static", {"display_data"}, ""),
+        ("text", set(), "city=«Paris»\n"),
+        ("none", set(), ""),
+    ],
+)
+@pytest.mark.parametrize("how", ["option", "setting"])
+def test_a_run_is_shown_as_asked_for(
+    kernel: NotebookKernel, view: str, types: set[str], printed: str, how: str
+) -> None:
+    kernel.answers('["Par", 0.3, "is"]')
+    line = f"--view {view}" if how == "option" else ""
+    if how == "setting":
+        kernel.run(f"%config SglMagics.display = {view!r}")
+    cell = kernel.run(f'%%sgl {line}\nassistant(gen("city"))\n1 + 1')
+    kernel.run("%config SglMagics.display = 'auto'")
+    assert {m["msg_type"] for m in cell.messages} - {"stream", "execute_result"} == types
+    assert cell.printed.endswith(printed)
+    assert bool(cell.printed) == bool(printed)
+    assert cell.of_type("execute_result")
+
+
+def test_settings_are_the_defaults_of_options(kernel: NotebookKernel) -> None:
+    kernel.answers('["a"]', '["b"]')
+    kernel.run("%config SglMagics.temperature = 0.25\n%config SglMagics.max_tokens = 9")
+    kernel.run('%%sgl\nassistant(gen("x"))')
+    kernel.run('%%sgl -t 0 --max-tokens 3\nassistant(gen("x"))')
+    kernel.run("%config SglMagics.temperature = None\n%config SglMagics.max_tokens = None")
+    assert kernel.value("[(p.temperature, p.max_new_tokens) for p in backend.params]") == "[(0.25, 9), (0.0, 3)]"
+    kernel.run("%config SglMagics.engine = 'nobody'")
+    cell = kernel.run('%%sgl\nuser("x")')
+    kernel.run("%config SglMagics.engine = None")
+    assert "there is no engine 'nobody'" in cell.printed
+
+
+def test_a_setting_that_does_not_exist_is_refused(kernel: NotebookKernel) -> None:
+    kernel.run("%config SglMagics.display = 'lively'")
+    assert kernel.value("get_ipython().magics_manager.registry['SglMagics'].display") == "auto"
+
+
+def test_tokens_are_asked_for(kernel: NotebookKernel) -> None:
+    kernel.answers('["a"]', '["b"]')
+    kernel.run('%%sgl --tokens\nassistant(gen("x"))')
+    kernel.run('%%sgl\nassistant(gen("x"))')
+    got = kernel.value("[(p.return_logprob, p.return_text_in_logprobs) for p in backend.params]")
+    assert got == "[(True, True), (None, None)]"
+
+
+def test_an_output_says_what_the_engine_does_while_nothing_comes(kernel: NotebookKernel) -> None:
+    kernel.answers('[2.5, "Paris"]')
+    state = {"running_requests": 2, "waiting_requests": 1}
+    kernel.run(f"asked = []; backend.get_server_info = lambda: asked.append(1) or {{'internal_states': [{state}]}}")
+    cell = kernel.run('%%sgl\nassistant(gen("city"))')
+    pages = [c["data"]["text/html"] for c in cell.of_type("display_data", "update_display_data")]
+    assert "waiting for the engine" in pages[0]
+    assert any("queued behind 2 requests" in page for page in pages)
+    assert not any(words in pages[-1] for words in ("waiting", "queued"))
+    assert int(kernel.value("len(asked)")) <= 3
+
+
+@pytest.mark.parametrize(
     ("line", "says"),
     [
         ("-n 0", "'0' is not a number from 1 on"),
         ("--bg --export", "give one of them"),
+        ("--tokens -n 2", "give one of them"),
+        ("--view lively", "invalid choice: 'lively'"),
         ("--drry", "Did you mean --dry?"),
     ],
 )

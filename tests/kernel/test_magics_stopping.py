@@ -34,7 +34,7 @@ def test_a_batch_is_shown_as_a_table(kernel: NotebookKernel) -> None:
     cell = kernel.run('capital.run_batch([{"of": "France"}, {"of": "Italy"}], num_threads=1)')
     (result,) = cell.of_type("execute_result")
     assert [line.split() for line in result["data"]["text/plain"].splitlines()] == [
-        ["#", "user", "city", "status", "tokens"],
+        ["#", "of", "city", "status", "tokens"],
         ["0", "France", "Paris", "done", "1"],
         ["1", "Italy", "Rome", "done", "1"],
     ]
@@ -55,6 +55,19 @@ def test_an_interrupt_while_a_table_waits_stops_its_runs(kernel: NotebookKernel)
     assert cell.reply["ename"] == "KeyboardInterrupt"
     assert kernel.value("[state.error() for state in states], backend.cancelled") == "[None, None] 2"
     assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«next»")
+
+
+def test_the_states_of_an_interrupted_batch_are_at_hand_in_the_next_cell(kernel: NotebookKernel) -> None:
+    kernel.answers('["Paris"]', '["Ro", 30]')
+    program = (
+        "@function\ndef told(s, of):\n    print(of)\n    s += user(of)\n    s += assistant(gen('city'))\n"
+        'told.run_batch([["France"], ["Italy"]], num_threads=1)'
+    )
+    cell = kernel.finish(kernel.start(program), interrupt_at="Italy")
+    assert cell.reply["ename"] == "BatchInterrupted"
+    assert "1 of 2 runs had finished" in cell.reply["evalue"]
+    assert kernel.value("[state.finished for state in __import__('sys').last_value.states]") == "[True, False]"
+    assert kernel.value("__import__('sys').last_value.states[0]['city']") == "Paris"
 
 
 def test_an_interrupted_batch_keeps_what_is_finished(kernel: NotebookKernel) -> None:
