@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,11 @@ class Lab:
         nbformat.write(notebook, path)
         return path
 
-    def open(self, name: str, theme: str = "light") -> Page:
-        """A page with the notebook `name`, fully loaded, in the given theme."""
+    def open(self, name: str, theme: str = "light", prepare: Callable[[Page], None] = lambda page: None) -> Page:
+        """A page with the notebook `name`, fully loaded, in the given theme. `prepare` has the page before that."""
         page = self.browser.new_page(viewport={"width": 1100, "height": 900})
         self.pages.append(page)
+        prepare(page)
         page.goto(f"{self.url}lab/tree/{name}?reset&token={self.token}")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
         page.wait_for_function(
