@@ -14,10 +14,11 @@ import random
 import string
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from unittest import mock
 
 import psutil
@@ -31,7 +32,9 @@ from kernel_engine.model import Model
 from kernel_engine.request import LogprobRequest, Output, Request
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import Policy
+from kernel_engine.sizing import on_one_thread
 
+T = TypeVar("T")
 HALF_B = {
     "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
     "num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768, "tie_word_embeddings": True,
@@ -62,7 +65,14 @@ CHARACTER_REGEX = (
 def random_module(dtype: torch.dtype = torch.bfloat16, **changes: Any) -> PreTrainedModel:
     """Qwen2.5-0.5B's shapes, but for `changes`, with random weights: the same ones at every call."""
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(Qwen2Config(**HALF_B | changes), dtype=dtype).eval()
+    with on_one_thread():
+        return AutoModelForCausalLM.from_config(Qwen2Config(**HALF_B | changes), dtype=dtype).eval()
+
+
+def load(module: PreTrainedModel, vocabulary: int = 151936) -> Model:
+    """`module` as the engine runs it, loaded as the server does."""
+    with on_one_thread():
+        return Model(module, random_tokenizer(vocabulary))
 
 
 def random_tokenizer(size: int = 151936) -> PreTrainedTokenizerFast:
@@ -84,7 +94,7 @@ def random_tokenizer(size: int = 151936) -> PreTrainedTokenizerFast:
 def random_prompt(length: int, seed: int, below: int = 4000) -> list[int]:
     """`length` tokens, of which the first is `seed`, so that two prompts share no prefix."""
     rng = random.Random(seed)
-    return [seed, *(rng.randrange(below) for _ in range(length - 1))]
+    return [seed, *(rng.randrange(below) for _ in range(length - 1))][:length]
 
 
 @dataclass(frozen=True)
@@ -101,11 +111,25 @@ class Run:
     spent: dict[str, float]
 
 
+class _Task(Generic[T]):
+    def __init__(self, work: Callable[[], T]):
+        self._work = work
+        self.done: Future[T] = Future()
+
+    def run(self) -> None:
+        try:
+            self.done.set_result(self._work())
+        except BaseException as error:
+            self.done.set_exception(error)
+
+
 class Runner:
     """An engine on its own thread, as in the server, and whoever calls waiting for it."""
 
-    def __init__(self, model: Model, *, slots: int = 8192, rows: int = 64, share_prefixes: bool = True):
-        policy = Policy(chunk=512, max_prefill=16384, share_prefixes=share_prefixes)
+    def __init__(
+        self, model: Model, *, slots: int = 8192, rows: int = 64, share_prefixes: bool = True, drafted: int = 0
+    ):
+        policy = Policy(chunk=512, max_prefill=16384, share_prefixes=share_prefixes, drafted=drafted)
         self._arrivals: queue.SimpleQueue[list[Output]] = queue.SimpleQueue()
         self.engine = Engine(
             model,
@@ -145,6 +169,12 @@ class Runner:
             log.prompt_tokens - computed,
             {phase: total - spent[phase] for phase, total in log.seconds.items()},
         )
+
+    def on_its_thread(self, work: Callable[[], T]) -> T:
+        """The result of `work`, done on the idle engine's thread: what is compared must compute with the same threads."""
+        task = _Task(work)
+        self.engine._inbox.put(task.run)
+        return task.done.result()
 
     def _deliver(self, outputs: list[Output]) -> None:
         self._delivered = time.monotonic()

@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kernel_engine.model import Model
-
-from .common import Runner, begin, best_of, random_module, random_prompt, random_tokenizer, ratio, without_jump_forward
+from .common import Runner, begin, best_of, load, random_module, random_prompt, ratio, without_jump_forward
 
 SCHEMA = json.dumps(
     {
@@ -31,7 +29,7 @@ CASES = ((1, 24, 5, 1.03), (64, 8, 3, 1.10))
 
 def main() -> None:
     begin("Constraint cost: a JSON schema, Qwen2.5-0.5B's shapes with its vocabulary, bf16, 8 prompt tokens")
-    runner = Runner(Model(random_module(), random_tokenizer()), share_prefixes=False)
+    runner = Runner(load(random_module()), share_prefixes=False)
     for streams, new, rounds, target in CASES:
         prompts = [random_prompt(8, seed) for seed in range(streams)]
 

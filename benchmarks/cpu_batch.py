@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from kernel_engine.model import Model
-
-from .common import Runner, begin, generate, random_module, random_prompt, random_tokenizer, ratio, steps_of
+from .common import Runner, begin, generate, load, random_module, random_prompt, ratio, steps_of
 
 STREAMS, PROMPT, NEW, ROUNDS = 16, 32, 48, 2
 
@@ -12,11 +10,13 @@ STREAMS, PROMPT, NEW, ROUNDS = 16, 32, 48, 2
 def main() -> None:
     begin(f"{STREAMS} streams: Qwen2.5-0.5B's shapes, bf16, {PROMPT} prompt tokens, {NEW} new ones each")
     plain = random_module()
-    runner = Runner(Model(random_module(), random_tokenizer()), share_prefixes=False)
+    runner = Runner(load(random_module()), share_prefixes=False)
     prompts = [random_prompt(PROMPT, seed) for seed in range(STREAMS)]
 
     (first, step), (their_first, their_step) = steps_of(
-        ROUNDS, lambda: runner.run(*prompts, max_new_tokens=NEW).gaps, lambda: generate(plain, prompts, NEW)
+        ROUNDS,
+        lambda: runner.run(*prompts, max_new_tokens=NEW).gaps,
+        lambda: runner.on_its_thread(lambda: generate(plain, prompts, NEW)),
     )
     runner.close()
     ours, theirs = first + (NEW - 1) * step, their_first + (NEW - 1) * their_step

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from kernel_engine.model import Model
-
-from .common import Runner, begin, best_of, clock, generate, random_module, random_prompt, random_tokenizer, ratio
+from .common import Runner, begin, best_of, clock, generate, load, random_module, random_prompt, ratio
 
 ONE, RAGGED, ROUNDS = 512, (32, 64, 64, 96, 128, 160, 256, 384), 3
 
@@ -12,12 +10,12 @@ ONE, RAGGED, ROUNDS = 512, (32, 64, 64, 96, 128, 160, 256, 384), 3
 def main() -> None:
     begin(f"Prefill: Qwen2.5-0.5B's shapes, bf16; a prompt of {ONE} tokens; prompts of {', '.join(map(str, RAGGED))}")
     plain = random_module()
-    runner = Runner(Model(random_module(), random_tokenizer()), share_prefixes=False)
+    runner = Runner(load(random_module()), share_prefixes=False)
     one = [random_prompt(ONE, seed=1)]
     ragged = [random_prompt(length, seed) for seed, length in enumerate(RAGGED)]
 
     def hugging_face(prompts: list[list[int]]) -> float:
-        return clock(lambda: generate(plain, prompts, 1))
+        return runner.on_its_thread(lambda: clock(lambda: generate(plain, prompts, 1)))
 
     def engine(prompts: list[list[int]]) -> float:
         return runner.run(*prompts, max_new_tokens=1).seconds

@@ -6,15 +6,13 @@ possible that is reached.
 
 from __future__ import annotations
 
-from kernel_engine.model import Model
-
 from .common import (
     Runner,
     begin,
     generate,
+    load,
     random_module,
     random_prompt,
-    random_tokenizer,
     ratio,
     read_bandwidth,
     steps_of,
@@ -26,15 +24,17 @@ PROMPT, NEW, ROUNDS = 32, 24, 4
 def main() -> None:
     begin(f"One stream: Qwen2.5-0.5B's shapes, bf16, {PROMPT} prompt tokens, {NEW} new ones")
     plain = random_module()
-    model = Model(random_module(), random_tokenizer())
+    model = load(random_module())
     runner = Runner(model, share_prefixes=False)
     prompt = random_prompt(PROMPT, seed=1)
 
-    before = read_bandwidth()
+    before = runner.on_its_thread(read_bandwidth)
     (_, step), (_, their_step) = steps_of(
-        ROUNDS, lambda: runner.run(prompt, max_new_tokens=NEW).gaps, lambda: generate(plain, [prompt], NEW)
+        ROUNDS,
+        lambda: runner.run(prompt, max_new_tokens=NEW).gaps,
+        lambda: runner.on_its_thread(lambda: generate(plain, [prompt], NEW)),
     )
-    after = read_bandwidth()
+    after = runner.on_its_thread(read_bandwidth)
     runner.close()
     achieved = model.weight_bytes / step
     print(f"read bandwidth {before / 1e9:.1f} GB/s before, {after / 1e9:.1f} after")

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 import sgl_jupyter as sgl
-from kernel_engine.model import load_model
+from kernel_engine.loading import load_model
 from kernel_engine.server_args import ServerArgs
 from kernel_engine.sizing import choose_threads
 

@@ -5,7 +5,7 @@ The two sides may write different texts, so time is compared per character.
 
 from __future__ import annotations
 
-from kernel_engine.model import load_model
+from kernel_engine.loading import load_model
 from kernel_engine.server_args import ServerArgs
 from kernel_engine.sizing import choose_threads
 

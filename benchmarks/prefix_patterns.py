@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kernel_engine.model import Model
 from kernel_engine.request import LogprobRequest
 
-from .common import Runner, begin, best_of, random_module, random_prompt, random_tokenizer, ratio
+from .common import Runner, begin, best_of, load, random_module, random_prompt, ratio
 
 SCORED_FROM = 598
 
@@ -67,7 +66,7 @@ PATTERNS: list[tuple[Pattern, int, float]] = [
 
 def main() -> None:
     begin("Prefix patterns: two layers of Qwen2.5-0.5B's shapes, vocabulary 4,096, bf16")
-    model = Model(random_module(num_hidden_layers=2, vocab_size=4096), random_tokenizer(4096))
+    model = load(random_module(num_hidden_layers=2, vocab_size=4096), 4096)
     cached, uncached = (Runner(model, slots=80_000, share_prefixes=share) for share in (True, False))
 
     for pattern, least, target in PATTERNS:
