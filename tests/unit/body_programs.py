@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import base64
+import inspect
 from collections.abc import Callable
 from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from .fake_server import sse
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -19,6 +24,23 @@ def all_settings() -> dict[str, Any]:
         "top_k": 40, "min_p": 0.1, "frequency_penalty": 0.25, "presence_penalty": -0.5, "ignore_eos": True,
         "return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 2, "return_text_in_logprobs": True,
     }  # fmt: skip
+
+
+def answer(body: dict[str, Any]) -> Response:
+    """What the recording server says: every generation is "7", every prompt has five tokens, every choice one."""
+
+    def one(*ids: int) -> dict[str, Any]:
+        logprobs = [[-0.1 if place else None, token_id, "x"] for place, token_id in enumerate(ids)]
+        counts = {"prompt_tokens": 5, "completion_tokens": 1, "finish_reason": {"type": "stop"}}
+        return {"text": "7", "meta_info": {**counts, "input_token_logprobs": logprobs, "output_token_logprobs": []}}
+
+    if body.get("stream"):
+        return sse(one())
+    if "input_ids" in body:
+        return JSONResponse([one(*ids) for ids in body["input_ids"]])
+    if isinstance(texts := body["text"], list):  # a text with which all others begin is the prompt alone
+        return JSONResponse([one(1) if all(t.startswith(text) for t in texts) else one(1, 2) for text in texts])
+    return JSONResponse([one()] * n if (n := body["sampling_params"].get("n", 1)) > 1 else one())
 
 
 Run = Callable[[Any], None]
@@ -69,6 +91,12 @@ def programs(sgl: Any) -> dict[str, Run]:
         s += "I need a " + sgl.gen("tool", choices=["calculator", "search engine"]) + ". "
         s += "Expression: " + sgl.gen("expression")
 
+    def select_by(method: Any) -> Callable[[Any], None]:
+        def select(s: Any) -> None:
+            s += "I need a " + sgl.select("tool", ["calculator", "browser"], choices_method=method)
+
+        return select
+
     def fork(s: Any) -> None:
         s += "Two tips: 1. Sleep. 2. Walk.\n"
         s.sync()
@@ -91,6 +119,9 @@ def programs(sgl: Any) -> dict[str, Run]:
         s["y"] = "set"
         s += s["whole"] + sgl.gen("z")
 
+    def stop_regex(s: Any) -> None:
+        s += "Count: " + sgl.gen("x", stop_regex=r"[0-9]{3}")
+
     def image(s: Any) -> None:
         s += sgl.user(sgl.image(PNG) + "What is this?") + sgl.assistant(sgl.gen("x"))
 
@@ -106,10 +137,15 @@ def programs(sgl: Any) -> dict[str, Run]:
     def streamed(backend: Any) -> None:
         "".join(sgl.function(plain).run(backend=backend, stream=True).text_iter())
 
+    def cache(backend: Any) -> None:
+        sgl.function(chat).cache(backend)
+
     def batch(backend: Any) -> None:
         sgl.function(question).run_batch([{"question": "1+1?"}, {"question": "2+2?"}], num_threads=1, backend=backend)
 
+    knows_stop_regex = "stop_regex" in inspect.signature(sgl.gen).parameters  # SGLang's client since 0.5
     return {
+        **({"stop_regex": one(stop_regex)} if knows_stop_regex else {}),
         "plain": one(plain),
         "settings": one(settings),
         "run_defaults": one(plain, max_new_tokens=9, temperature=0.25, stop="\n", top_p=0.5),
@@ -121,6 +157,8 @@ def programs(sgl: Any) -> dict[str, Run]:
         "regex": one(regex),
         "schema": one(schema),
         "select": one(select),
+        "select_greedily": one(select_by(sgl.greedy_token_selection)),
+        "select_by_gain": one(select_by(sgl.unconditional_likelihood_normalized)),
         "fork": one(fork),
         "copy": one(copy),
         "scope": one(scope),
@@ -128,5 +166,6 @@ def programs(sgl: Any) -> dict[str, Run]:
         "image_select": one(image_select),
         "samples": one(samples),
         "streamed": streamed,
+        "cache": cache,
         "batch": batch,
     }
