@@ -33,6 +33,7 @@ from kernel_engine.request import LogprobRequest, Output, Request
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import Policy
 from kernel_engine.sizing import on_one_thread
+from kernel_engine.vision.prompt import Prompt
 
 T = TypeVar("T")
 HALF_B = {
@@ -144,7 +145,9 @@ class Runner:
         """Submit all `prompts` at once and wait for the end of each."""
         settings = SamplingParams.from_json({"temperature": 0, "ignore_eos": True} | params)
         requests = [
-            Request(rid=str(next(self._rids)), input_ids=prompt, params=settings, logprobs=logprobs, stream_interval=1)
+            Request(
+                rid=str(next(self._rids)), prompt=Prompt(prompt), params=settings, logprobs=logprobs, stream_interval=1
+            )
             for prompt in prompts
         ]
         log = self.engine.log

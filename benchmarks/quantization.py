@@ -12,6 +12,7 @@ from kernel_engine.quantize import SCHEMES, quantize
 from kernel_engine.request import Request
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import Policy
+from kernel_engine.vision.prompt import Prompt
 
 from .common import begin, clock, random_module, random_prompt, random_tokenizer, ratio, steps_of
 
@@ -33,7 +34,7 @@ def engine_of(name: str | None) -> Engine:
 def steps(engine: Engine) -> list[float]:
     """The wall time of each step of a generation."""
     params = SamplingParams(max_new_tokens=NEW, temperature=0.0, ignore_eos=True)
-    engine.submit(Request(rid="0", input_ids=random_prompt(PROMPT, seed=1), params=params))
+    engine.submit(Request(rid="0", prompt=Prompt(random_prompt(PROMPT, seed=1)), params=params))
     engine._drain()
     times = []
     while engine.busy:

@@ -14,6 +14,7 @@ from .engine import Engine, EngineSettings
 from .errors import RequestError
 from .model import Model
 from .request import Output, Request
+from .vision.prompt import Prompt
 
 Arrivals = asyncio.Queue[tuple[int, Output]]
 
@@ -84,7 +85,7 @@ class AsyncEngine:
 
         request = Request(
             rid=f"health-{time.monotonic_ns()}",
-            input_ids=[0],
+            prompt=Prompt([0]),
             params=SamplingParams(max_new_tokens=1, temperature=0.0, ignore_eos=True),
         )
         async with contextlib.aclosing(self.run([request])) as outputs:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .plan import Segment
 from .pool import Rows
+from .vision.prompt import Picture
 
 SHORT = 255
 """A context, in tokens, too short to be worth its own pass of attention."""
@@ -70,11 +71,23 @@ class Queries:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Tokens `begin..end` of the batch are the places of `picture` from its place `first` on."""
+
+    begin: int
+    end: int
+    picture: Picture
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """`input_ids`, `positions` and `out_slots` have one entry a query token; `logit_rows` are those whose logits are wanted.
+    """`input_ids` and `out_slots` have one entry a query token, `positions` one on each of the model's axes; `logit_rows` are
+    those whose logits are wanted.
 
     `segments` are in the order of the tokens, and `logit_counts[i]` rows belong to `segments[i]`. What the tokens see is in
-    `queries`, or else in `views`, which has an entry for each window of the model's layers.
+    `queries`, or else in `views`, which has an entry for each window of the model's layers. `seen` are the tokens that stand for
+    images.
     """
 
     segments: list[Segment]
@@ -85,6 +98,7 @@ class Batch:
     logit_counts: list[int]
     views: dict[int | None, View]
     queries: Queries | None = None
+    seen: list[Seen] = field(default_factory=list)
 
     @property
     def adapted(self) -> bool:
@@ -98,31 +112,43 @@ def build_batch(
     device: torch.device,
     windows: Iterable[int | None] = (None,),
     query_tokens: int = 0,
+    axes: int = 1,
 ) -> Batch:
     """Lay out `segments`, decoding ones first, shorter contexts before longer, for layers of all `windows`. If there are at
-    most `query_tokens` tokens, each is a query of its own."""
+    most `query_tokens` tokens, each is a query of its own. Positions are given on so many `axes`."""
     ordered = sorted(segments, key=lambda s: (s.count > 1, _length_class(s) if s.count == 1 else 0))
     ends = np.cumsum([s.count for s in ordered])
-    tokens, positions, out_slots, logit_rows, counts = [], [], [], [], []
+    tokens, positions, out_slots, logit_rows, counts, seen = [], [], [], [], [], []
     for segment, end in zip(ordered, ends.tolist(), strict=True):
         stop = segment.start + segment.count
         tokens += segment.tokens
-        positions.append(np.arange(segment.start, stop))
+        positions.append(np.broadcast_to(segment.sequence.positions(segment.start, stop), (axes, segment.count)))
+        seen += _seen(segment, end - segment.count)
         out_slots.append(rows.table[segment.sequence.row, segment.start : stop])
         wanted = rows_with_logits(segment)
         counts.append(len(wanted))
         logit_rows += [end - stop + position for position in wanted]
-    queries = _queries(ordered, np.concatenate(positions), rows, device) if len(tokens) <= query_tokens else None
+    queries = _queries(ordered, rows, device) if len(tokens) <= query_tokens else None
     return Batch(
         segments=ordered,
         input_ids=torch.tensor(tokens, device=device),
-        positions=_tensor(np.concatenate(positions), device),
+        positions=_tensor(np.concatenate(positions, axis=1), device),
         out_slots=_tensor(np.concatenate(out_slots), device),
         logit_rows=torch.tensor(logit_rows, dtype=torch.long, device=device),
         logit_counts=counts,
         views={} if queries else _views(ordered, rows, device, windows),
         queries=queries,
+        seen=seen,
     )
+
+
+def _seen(segment: Segment, begin: int) -> Iterator[Seen]:
+    """The pictures that stand, whole or in part, in a segment whose first token is the batch's token `begin`."""
+    start, stop = segment.start, segment.start + segment.count
+    for placed in segment.sequence.request.prompt.pictures:
+        first, last = max(start, placed.start), min(stop, placed.stop)
+        if first < last:
+            yield Seen(begin + first - start, begin + last - start, placed.picture, first - placed.start)
 
 
 def rows_with_logits(segment: Segment) -> list[int]:
@@ -133,10 +159,10 @@ def rows_with_logits(segment: Segment) -> list[int]:
     return [*scored, *range(segment.known - 1, stop)] if segment.completes else [*scored]
 
 
-def _queries(ordered: list[Segment], positions: np.ndarray, rows: Rows, device: torch.device) -> Queries:
+def _queries(ordered: list[Segment], rows: Rows, device: torch.device) -> Queries:
     row = np.repeat([s.sequence.row for s in ordered], [s.count for s in ordered])
-    slots = rows.table[row, : positions.max() + 1]
-    lengths = (positions + 1).astype(np.int32)
+    lengths = np.concatenate([np.arange(s.start, s.start + s.count, dtype=np.int32) + 1 for s in ordered])
+    slots = rows.table[row, : lengths.max()]
     return Queries(torch.from_numpy(slots).to(device), torch.from_numpy(lengths).to(device))
 
 

@@ -132,7 +132,7 @@ class Engine:
         longest = self.context - 1
         if not self.settings.auto_truncate or len(request.input_ids) <= longest:
             return request
-        return replace(request, input_ids=request.input_ids[:longest])
+        return replace(request, prompt=request.prompt.cut(longest))
 
     def abort(self, rid: str, *, prefix: bool = False) -> None:
         """End the request `rid`, or all whose id begins so, with finish reason `abort`. Unknown ids are ignored."""
@@ -179,7 +179,9 @@ class Engine:
         began = time.perf_counter()
         plan = self.scheduler.plan()
         model = self.model
-        batch = build_batch(plan.segments, self.scheduler.rows, model.device, model.windows, model.query_tokens)
+        batch = build_batch(
+            plan.segments, self.scheduler.rows, model.device, model.windows, model.query_tokens, model.axes
+        )
         masks = self._collector.fill_masks(batch)
         planned = time.perf_counter()
         try:

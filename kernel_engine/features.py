@@ -45,11 +45,14 @@ def check_config(config: PretrainedConfig) -> None:
     """Raise `LoadError` for a model that its config shows to be computed wrong, before any weight is read."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
+    from .vision.families import FAMILIES
+
     name, text = config.model_type, config.get_text_config(decoder=True)
     special = sorted(set(getattr(text, "layer_types", None) or ()) - LAYER_TYPES)
     if config.is_encoder_decoder:
         raise _unsupported(name, "it is an encoder-decoder model, and only decoders are run here")
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and MODEL not in (getattr(config, "auto_map", None) or {}):
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or name in FAMILIES
+    if not known and MODEL not in (getattr(config, "auto_map", None) or {}):
         raise _unsupported(name, f"transformers has no causal language model of that type ({MODEL})")
     if special:
         raise _unsupported(name, f"some of its layers are of type {', '.join(special)}")
@@ -72,7 +75,7 @@ def observe(module: PreTrainedModel) -> list[AttentionLayer]:
     name = module.config.model_type
     if not module._supports_attention_backend:
         raise _unsupported(name, "its attention cannot be replaced (no AttentionInterface)")
-    module.set_attn_implementation(OBSERVER)
+    replace_attention(module, OBSERVER)
     seen: dict[int, AttentionLayer | str] = {}
     tokens = torch.arange(2, device=module.device)
     try:
@@ -96,6 +99,11 @@ def observe(module: PreTrainedModel) -> list[AttentionLayer]:
     if len({(layer.kv_heads, layer.head_dim) for layer in layers}) > 1:
         raise _unsupported(name, "its layers differ in their key heads")
     return layers
+
+
+def replace_attention(module: PreTrainedModel, name: str) -> None:
+    """Let the decoder of `module` use the attention called `name`; a vision part keeps its own."""
+    module.set_attn_implementation({"text_config": name} if "text_config" in module.config.sub_configs else name)
 
 
 def windows(layers: Sequence[AttentionLayer]) -> list[int | None]:

@@ -59,7 +59,7 @@ class Graphs:
     def _size_for(self, batch: Batch) -> int | None:
         """The recorded size that takes `batch`, if one does."""
         tokens = len(batch.input_ids)
-        if batch.queries is None or batch.adapted or not self._sizes or tokens > self._sizes[-1]:
+        if batch.queries is None or batch.adapted or batch.seen or not self._sizes or tokens > self._sizes[-1]:
             return None
         size = self._sizes[bisect.bisect_left(self._sizes, tokens)]
         return size if size == tokens or self._padding else None
@@ -67,7 +67,8 @@ class Graphs:
     def _make_room(self, size: int, context: int) -> None:
         model = self._model
         with torch.device(model.device):
-            self._input_ids, self._positions, self._out_slots = torch.zeros((3, size), dtype=torch.long)
+            self._input_ids, self._out_slots = torch.zeros((2, size), dtype=torch.long)
+            self._positions = torch.zeros((model.axes, size), dtype=torch.long)
             self._slots = torch.zeros((size, context), dtype=torch.int32)
             self._lengths = torch.ones(size, dtype=torch.int32)
             self._logits = torch.zeros((size, model.shape.vocab), dtype=torch.float32)
@@ -87,7 +88,7 @@ class Graphs:
         batch = Batch(
             segments=[],
             input_ids=self._input_ids[:size],
-            positions=self._positions[:size],
+            positions=self._positions[:, :size],
             out_slots=self._out_slots[:size],
             logit_rows=torch.arange(size, device=self._model.device),
             logit_counts=[],
@@ -101,7 +102,7 @@ class Graphs:
         assert batch.queries is not None
         tokens, longest = batch.queries.slots.shape
         self._input_ids[:tokens], self._input_ids[tokens:size] = batch.input_ids, 0
-        self._positions[:tokens], self._positions[tokens:size] = batch.positions, 0
+        self._positions[:, :tokens], self._positions[:, tokens:size] = batch.positions, 0
         self._out_slots[:tokens], self._out_slots[tokens:size] = batch.out_slots, 0
         self._lengths[:tokens], self._lengths[tokens:size] = batch.queries.lengths, 1
         self._slots[:tokens, :longest], self._slots[tokens:size, 0] = batch.queries.slots, 0

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kernel_engine")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 EXIT_ENGINE_FAILED, EXIT_CANNOT_LOAD = 1, 3
+FAREWELL_SECONDS = 10
+"""After the engine failed, in which clients are told so; they read no slower than that, or lose their last words."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,8 +92,12 @@ async def _serve(model: Model, settings: EngineSettings, args: ServerArgs, liste
     def stop() -> None:
         web.should_exit = True
 
+    def fail() -> None:
+        config.timeout_graceful_shutdown = FAREWELL_SECONDS
+        stop()
+
     with timed("the engine", args.show_time_cost):
-        engine = AsyncEngine(model, settings, on_failure=stop)
+        engine = AsyncEngine(model, settings, on_failure=fail)
         server = Server(engine, args)
     config = uvicorn.Config(
         server.app(), log_config=None, log_level=args.http_level, timeout_graceful_shutdown=1, lifespan="off", ws="none"

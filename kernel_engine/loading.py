@@ -22,6 +22,8 @@ from .lora import attach, read_adapters
 from .model import Model
 from .quantize import COMPUTED_IN, quantize, scheme_of
 from .source import CONFIG, bring, first_line, is_bundled, resolve_model_path
+from .vision.families import FAMILIES
+from .vision.sight import Sight
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -64,7 +66,26 @@ def load_model(args: ServerArgs) -> Model:
     if scheme:
         quantize(module, scheme)
     cache_dtype = None if args.kv_cache_dtype == "auto" else DTYPES[args.kv_cache_dtype]
-    return Model(module, tokenizer, args.context_length, cache_dtype, attach(module, adapters))
+    sight = _load_sight(path, module, tokenizer, args)
+    return Model(module, tokenizer, args.context_length, cache_dtype, attach(module, adapters), sight)
+
+
+def _load_sight(
+    path: Path, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, args: ServerArgs
+) -> Sight | None:
+    """The vision part of a model that has one which is run here, with its image processor."""
+    if module.config.model_type not in FAMILIES:
+        if args.enable_multimodal:
+            raise LoadError(f"--enable-multimodal: {module.config.model_type} models take text only here.")
+        return None
+    from transformers import AutoImageProcessor
+
+    module.set_attn_implementation({"vision_config": args.mm_attention_backend or "sdpa"})
+    try:
+        processor = AutoImageProcessor.from_pretrained(path, backend="pil")  # the other backend needs torchvision
+    except UNREADABLE as error:
+        raise LoadError(f"no image processor in {str(path)!r}: {first_line(error)}.") from error
+    return Sight(module, processor, tokenizer)
 
 
 def choose_device(args: ServerArgs) -> torch.device:
@@ -151,17 +172,18 @@ def _load_tokenizer(path: Path, gguf: Path | None, args: ServerArgs) -> PreTrain
 def _load_module(
     path: Path, gguf: Path | None, config: PretrainedConfig, args: ServerArgs, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
+    kind: Any = AutoModelForImageTextToText if config.model_type in FAMILIES else AutoModelForCausalLM
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": args.trust_remote_code}
     try:
         with torch.device("meta"):
-            outline = AutoModelForCausalLM.from_config(config, **options)
+            outline = kind.from_config(config, **options)
         _check_memory(outline, device)
         if args.load_format == "dummy":
             torch.manual_seed(args.random_seed or 0)
             with device:
-                module = AutoModelForCausalLM.from_config(config, **options)
+                module = kind.from_config(config, **options)
         elif gguf:
             module = _read(
                 type(outline),

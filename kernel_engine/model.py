@@ -18,10 +18,11 @@ from torch import Tensor
 from .attention import IMPLEMENTATION
 from .batch import Batch
 from .errors import LoadError
-from .features import AttentionLayer, observe, windows
+from .features import AttentionLayer, observe, replace_attention, windows
 from .fuse import fuse
 from .lora import Adapters
 from .pool import KVCache
+from .vision.sight import Sight
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -51,7 +52,7 @@ class Model:
     `context_length` shortens the model's own context; `cache_dtype` is that of the keys and values kept, by default the
     model's. `stop_tokens` are the ids that end a text unless `ignore_eos`; `default_sampling` is what the model's
     generation_config.json sets of temperature, top_p, top_k, min_p and repetition_penalty; `windows` are those of its layers;
-    `adapters` are those that were put into `module`.
+    `adapters` are those that were put into `module`, `sight` is its vision part if it has one.
     A step of up to `query_tokens` tokens is laid out with each as a query of its own.
     """
 
@@ -62,11 +63,13 @@ class Model:
         context_length: int | None = None,
         cache_dtype: torch.dtype | None = None,
         adapters: Adapters | None = None,
+        sight: Sight | None = None,
     ):
         self.module, self.tokenizer = module.eval().requires_grad_(False), tokenizer
-        self.adapters = adapters or Adapters()
+        self.adapters, self.sight = adapters or Adapters(), sight
+        self.axes = sight.axes if sight else 1
         layers = observe(module)
-        module.set_attn_implementation(IMPLEMENTATION)
+        replace_attention(module, IMPLEMENTATION)
         fuse(module)
         self.windows = windows(layers)
         self.shape = _shape(module.config.get_text_config(decoder=True), layers, context_length)
@@ -81,14 +84,25 @@ class Model:
         """Run one step; returns logits `[len(batch.logit_rows), vocabulary]` in fp32."""
         self.adapters.begin(batch.segments, self.device)
         output = self.module(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.positions[None],
+            **self._tokens(batch),
+            position_ids=batch.positions if self.axes == 1 else batch.positions[:, None],
             use_cache=False,
             logits_to_keep=batch.logit_rows,
             batch=batch,
             cache=cache,
         )
         return output.logits[0].float()
+
+    def _tokens(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch's tokens as ids, or, where some stand for images, as embeddings."""
+        if not batch.seen:
+            return {"input_ids": batch.input_ids[None]}
+        assert self.sight is not None
+        embeddings = self.module.get_input_embeddings()(batch.input_ids)
+        for seen in batch.seen:
+            found = self.sight.embeddings(seen.picture)[seen.first : seen.first + seen.end - seen.begin]
+            embeddings[seen.begin : seen.end] = found.to(embeddings.dtype)
+        return {"inputs_embeds": embeddings[None]}
 
     def new_cache(self, slots: int) -> KVCache:
         shape = self.shape
@@ -133,13 +147,14 @@ def _context(config: PretrainedConfig) -> int:
 
 def _stop_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     found: set[int] = set()
+    text = module.config.get_text_config(decoder=True)
     for ids in (
-        module.config.eos_token_id,
+        getattr(module.config, "eos_token_id", None) or text.eos_token_id,
         getattr(module.generation_config, "eos_token_id", None),
         tokenizer.eos_token_id,
     ):
         found.update(i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int))
-    return sorted(i for i in found if 0 <= i < module.config.get_text_config(decoder=True).vocab_size)
+    return sorted(i for i in found if 0 <= i < text.vocab_size)
 
 
 def _default_sampling(module: PreTrainedModel) -> dict[str, Any]:

@@ -97,11 +97,17 @@ def _chat_body() -> dict[str, Any]:
 
 
 def _messages() -> dict[str, Any]:
-    part = {"type": "object", "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}
-    content = {"anyOf": [{"type": "string"}, {"type": "array", "items": part | {"required": ["type", "text"]}}]}
+    text = _part("text", {"type": "string"})
+    image = _part("image_url", {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"]})
+    content = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"anyOf": [text, image]}}]}
     role = {"enum": ["system", "developer", "user", "assistant", "tool"]}
     message = {"type": "object", "properties": {"role": role, "content": content}, "required": ["role", "content"]}
     return {"type": "array", "items": message, "minItems": 1}
+
+
+def _part(kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    """A part of a message, whose content is in the field that is called as its type."""
+    return {"type": "object", "properties": {"type": {"const": kind}, kind: content}, "required": ["type", kind]}
 
 
 def _common_fields() -> dict[str, Any]:
@@ -150,6 +156,7 @@ def _generate_body() -> dict[str, Any]:
         "logprob_start_len": {"type": "integer", "minimum": -1},
         "top_logprobs_num": {"type": "integer", "minimum": 0},
         "token_ids_logprob": {"type": "array", "items": {"type": "integer"}},
+        "image_data": {"anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "string"}}]},
         "stream": {"type": "boolean"},
         "return_text_in_logprobs": {"type": "boolean"},
     }

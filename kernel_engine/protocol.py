@@ -17,14 +17,16 @@ from transformers import PreTrainedTokenizerFast
 from .errors import RequestError
 from .request import LogprobEntry, LogprobRequest, Output, Request
 from .sampling_params import SamplingParams
+from .vision.pictures import Shown
+from .vision.prompt import Prompt
 
 FIELDS = {
     "text", "input_ids", "sampling_params", "rid", "stream", "priority", "return_logprob", "logprob_start_len",
-    "top_logprobs_num", "token_ids_logprob", "return_text_in_logprobs", "lora_path",
+    "top_logprobs_num", "token_ids_logprob", "return_text_in_logprobs", "lora_path", "image_data",
 }  # fmt: skip
 IGNORED = {"log_metrics", "modalities", "return_bytes", "background", "custom_labels", "routing_key", "session_id"}
 UNSUPPORTED = {
-    "input_embeds", "image_data", "audio_data", "video_data", "session_params", "custom_logit_processor",
+    "input_embeds", "audio_data", "video_data", "session_params", "custom_logit_processor",
     "return_hidden_states", "bootstrap_host", "bootstrap_port", "bootstrap_room", "return_prompt_token_ids",
 }  # fmt: skip
 MAX_TOP_LOGPROBS = 1000
@@ -42,11 +44,25 @@ class GenerateBody:
     text_in_logprobs: bool
 
 
-def read_generate(body: Any, tokenizer: PreTrainedTokenizerFast, stream_interval: int) -> GenerateBody:
-    """Read a `/generate` body; raises `RequestError` for the first thing that is wrong with it."""
+def images_in(body: Any) -> list[str]:
+    """All that a `/generate` body names in `image_data`; raises `RequestError` where that holds anything but strings."""
+    data = body.get("image_data") if isinstance(body, dict) else None
+    given = data if isinstance(data, list) else [data]
+    flat = [name for each in given for name in (each if isinstance(each, list) else [each]) if name is not None]
+    if not all(isinstance(name, str) for name in flat):
+        message = "image_data must be a string (URL, data URI, base64), an array of such, or an array of such arrays."
+        raise RequestError(message, param="image_data")
+    return flat
+
+
+def read_generate(
+    body: Any, tokenizer: PreTrainedTokenizerFast, stream_interval: int, shown: Shown | None = None
+) -> GenerateBody:
+    """Read a `/generate` body, whose images are in `shown`; raises `RequestError` for the first thing that is wrong with it."""
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object.")
     _check_names(body)
+    shown = shown or Shown()
     prompts, batch = _prompts(body, tokenizer)
     stream = _one(body, "stream", bool, False)
     requests = []
@@ -58,7 +74,7 @@ def read_generate(body: Any, tokenizer: PreTrainedTokenizerFast, stream_interval
             rid = f"{rid}_{index}"
         requests += sample_requests(
             rid,
-            ids,
+            shown.prompt(ids, _images(body, index, len(prompts), batch)),
             params,
             logprobs=_logprobs(one),
             lora_path=typed("lora_path", one["lora_path"], str, "") or None,
@@ -75,11 +91,11 @@ _LISTABLE = (
 )  # fmt: skip
 
 
-def sample_requests(rid: str, ids: list[int], params: SamplingParams, **options: Any) -> list[Request]:
+def sample_requests(rid: str, prompt: Prompt, params: SamplingParams, **options: Any) -> list[Request]:
     """The requests that the `n` samples of one prompt are; `options` are `Request`'s."""
     rids = [rid] if params.n == 1 else [f"{rid}_{sample}" for sample in range(params.n)]
     return [
-        Request(rid=own, input_ids=ids, params=_for_sample(params, sample), **options)
+        Request(rid=own, prompt=prompt, params=_for_sample(params, sample), **options)
         for sample, own in enumerate(rids)
     ]
 
@@ -131,6 +147,16 @@ def _begun_once(ids: list[int], text: str, tokenizer: PreTrainedTokenizerFast) -
     begin = tokenizer.bos_token_id
     spelled = begin is not None and text.startswith(str(tokenizer.bos_token))
     return ids[1:] if spelled and ids[:2] == [begin, begin] else ids
+
+
+def _images(body: dict[str, Any], index: int, count: int, batch: bool) -> list[str]:
+    """What prompt `index` shows: its entry of an array with one for each prompt, or what is given to all of them."""
+    data = body.get("image_data")
+    if batch and isinstance(data, list):
+        if len(data) != count:
+            raise RequestError(f"The length of image_data ({len(data)}) should be equal to the batch size ({count}).")
+        data = data[index]
+    return images_in({"image_data": data})
 
 
 def _pick(body: dict[str, Any], name: str, index: int, count: int, batch: bool) -> Any:

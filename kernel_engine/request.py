@@ -14,6 +14,7 @@ from .radix import Node, Tokens
 from .sampling_params import SamplingParams
 from .speculate import Drafter
 from .text import TextStream
+from .vision.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ class LogprobRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A checked request: one prompt as token ids, one sample."""
+    """A checked request: one prompt, one sample."""
 
     rid: str
-    input_ids: list[int]
+    prompt: Prompt
     params: SamplingParams = field(default_factory=SamplingParams)
     logprobs: LogprobRequest | None = None
     lora_path: str | None = None
@@ -41,6 +42,10 @@ class Request:
     priority: int = 0
     stream_interval: int | None = None
     """New tokens per output; None: one output, at the end."""
+
+    @property
+    def input_ids(self) -> list[int]:
+        return self.prompt.ids
 
 
 class LogprobEntry(NamedTuple):
@@ -196,9 +201,20 @@ class Sequence:
         return self.drafter.propose(self.tokens, min(limit, room)) if self.drafter else []
 
     def key(self, length: int) -> Tokens:
-        """The first `length` tokens as a key of the prefix cache. Its first one is another for each adapter, since the keys
-        and values of one are of no use to another."""
+        """The first `length` tokens as a key of the prefix cache, in which a picture's content stands at all of its places.
+        Its first one is another for each adapter, since the keys and values of one are of no use to another."""
         if len(self._key) < length:
             self._key = np.array(self.tokens, dtype=np.int64)
+            for placed in self.request.prompt.pictures:
+                self._key[placed.start : placed.stop] = placed.picture.key
             self._key[0] += self.adapter << 32
         return self._key[:length]
+
+    def positions(self, start: int, stop: int) -> np.ndarray:
+        """Where its tokens `start..stop` are for the model, `[axes, stop - start]`, or one row that holds for every axis.
+        After the prompt each token is one further than the one before, on every axis."""
+        given = self.request.prompt.positions
+        if given is None:
+            return np.arange(start, stop)[None]
+        beyond = np.arange(max(start, self.prompt_length), stop) + (given.max() + 1 - self.prompt_length)
+        return np.concatenate([given[:, start:stop], np.broadcast_to(beyond, (len(given), len(beyond)))], axis=1)

@@ -23,9 +23,11 @@ from .errors import RequestError
 from .metrics import EngineMetrics
 from .openai.routes import OpenAIRoutes
 from .openai.template import load_template
-from .protocol import Answer, read_generate
+from .protocol import Answer, images_in, read_generate
 from .runner import Runner
 from .server_args import ServerArgs
+from .vision.pictures import PictureReader
+from .vision.sources import Sources
 from .web import DONE, RequireKey, event, read_json
 
 HEALTH_SECONDS = 20.0
@@ -46,6 +48,9 @@ class Server:
         self._tokenizer = engine.engine.model.tokenizer
         self._runner = Runner(engine, args)
         self._template = load_template(args.chat_template, self._tokenizer)
+        self._pictures = PictureReader(
+            engine.engine.model.sight, Sources(args.media_folder(), args.allow_private_image_urls)
+        )
 
     def app(self) -> ASGIApp:
         routes = [
@@ -59,7 +64,7 @@ class Server:
             Route("/flush_cache", self.flush_cache, methods=["GET", "POST"]),
             Route("/abort_request", self.abort_request, methods=["POST"]),
             Route("/openapi.json", self.openapi),
-            *OpenAIRoutes(self.engine, self._runner, self.args, self._template).routes(),
+            *OpenAIRoutes(self.engine, self._runner, self.args, self._template, self._pictures).routes(),
         ]
         handlers: Any = {RequestError: _refuse, HTTPException: _http_error, ClientDisconnect: _gone}
         if self.args.enable_metrics:
@@ -68,7 +73,9 @@ class Server:
         return RequireKey(app, key) if (key := self.args.secret()) else app
 
     async def generate(self, request: Request) -> Response:
-        body = read_generate(await read_json(request), self._tokenizer, self.args.stream_interval)
+        given = await read_json(request)
+        shown = await self._pictures.read(images_in(given))
+        body = read_generate(given, self._tokenizer, self.args.stream_interval, shown)
         decode = self._token_text if body.text_in_logprobs else None
         answers = [Answer(each, decode) for each in body.requests]
         self._runner.check(answers)
@@ -110,7 +117,7 @@ class Server:
                 "served_model_name": self.args.model_name,
                 "weight_version": "default",
                 "load_format": self.args.load_format,
-                "has_image_understanding": False,
+                "has_image_understanding": model.sight is not None,
                 "has_audio_understanding": False,
                 "model_type": model.module.config.model_type,
                 "architectures": model.module.config.architectures,

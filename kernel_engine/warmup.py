@@ -10,6 +10,7 @@ from .engine import Engine
 from .request import Request
 from .sampling_params import SamplingParams
 from .server_args import ServerArgs
+from .vision.prompt import Prompt
 
 PROMPT = "The capital city of France is"
 SCHEMA = '{"type": "object", "properties": {"city": {"type": "string"}, "inhabitants": {"type": "integer"}}}'
@@ -32,7 +33,7 @@ def _prefill(engine: Engine) -> list[Request]:
     policy = engine.settings.policy
     length = min(policy.chunk, policy.max_prefill, engine.context - 1)
     ids = [token % engine.model.shape.vocab for token in range(length)]
-    return [Request(rid="warmup-prefill", input_ids=ids, params=SamplingParams(max_new_tokens=0))]
+    return [Request(rid="warmup-prefill", prompt=Prompt(ids), params=SamplingParams(max_new_tokens=0))]
 
 
 def _batch(engine: Engine) -> list[Request]:
@@ -56,4 +57,4 @@ WARMUPS: dict[str, Callable[[Engine], list[Request]]] = {
 def _request(engine: Engine, name: str, **params: int | str) -> Request:
     ids: list[int] = engine.model.tokenizer(PROMPT)["input_ids"]  # pyright: ignore[reportAssignmentType]
     sampling = SamplingParams(temperature=0.0, **params)  # pyright: ignore[reportArgumentType]
-    return Request(rid=f"warmup-{name}", input_ids=ids[: engine.context - 1], params=sampling)
+    return Request(rid=f"warmup-{name}", prompt=Prompt(ids[: engine.context - 1]), params=sampling)

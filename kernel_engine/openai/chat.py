@@ -14,12 +14,13 @@ from ..errors import RequestError
 from ..protocol import Answer, typed
 from ..request import LogprobRequest, Output
 from ..sampling_params import SamplingParams
+from ..vision.pictures import Shown
 from .call_forms import CallForm
 from .calls import Called, CallReader, Said, call_reader
 from .constraints import constrain, enforced_form, read_response_format
 from .fields import COMMON, SAMPLING, Call, as_object, check_names, finish, read_call, read_sampling, read_top
 from .logprobs import Vocabulary
-from .messages import read_prompt, read_tools
+from .messages import images_in, read_prompt, read_tools
 from .reasoning import ReasoningReader, Stage, first_stage
 from .settings import Settings
 
@@ -129,12 +130,13 @@ def _message(deltas: list[Delta]) -> dict[str, Any]:
     }
 
 
-def read_chat(body: Any, settings: Settings) -> Chat:
-    """Read a body. Raises `RequestError` for what is wrong with it."""
+def read_chat(body: Any, settings: Settings, shown: Shown | None = None) -> Chat:
+    """Read a body, whose images are in `shown`. Raises `RequestError` for what is wrong with it."""
+    shown = shown or Shown()
     body = as_object(body)
     check_names(body, FIELDS)
     tools = read_tools(body)
-    prompt = read_prompt(body, tools, settings.template)
+    prompt = read_prompt(body, tools, settings.template, sees=shown.sight is not None)
     separate = typed("separate_reasoning", body.get("separate_reasoning"), bool, True)
     stage: Stage = first_stage(settings.reasoning, prompt) if settings.reasoning else "says"
     form = enforced_form(settings.call_form, tools)
@@ -143,7 +145,8 @@ def read_chat(body: Any, settings: Settings) -> Chat:
     if reads_calls:
         params = replace(params, skip_special_tokens=False)  # the marks around calls are special tokens in some models
     call = read_call(body, "chatcmpl", params, settings)
-    answers = call.blank_answers([settings.template.encode(prompt)], _logprobs(body))
+    ids = settings.template.encode(prompt)
+    answers = call.blank_answers([shown.prompt(ids, images_in(body))], _logprobs(body))
     stream_reasoning = typed("stream_reasoning", body.get("stream_reasoning"), bool, True)
     readers = [
         AnswerReader(

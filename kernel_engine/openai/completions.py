@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from ..errors import RequestError
 from ..protocol import Answer, typed
 from ..request import LogprobRequest, Output
+from ..vision.pictures import Shown
 from .fields import COMMON, SAMPLING, Call, as_object, check_names, finish, read_call, read_sampling, read_top
 from .logprobs import Vocabulary
 from .settings import Settings
@@ -63,8 +64,9 @@ class Completions:
         return self.vocabulary.completion(entries, offset, top=answer.request.logprobs.top > 0)
 
 
-def read_completions(body: Any, settings: Settings) -> Completions:
-    """Read a body. Raises `RequestError` for what is wrong with it."""
+def read_completions(body: Any, settings: Settings, shown: Shown | None = None) -> Completions:
+    """Read a body, which shows no images: `shown` are none. Raises `RequestError` for what is wrong with it."""
+    shown = shown or Shown()
     body = as_object(body)
     check_names(body, FIELDS)
     params = read_sampling(body, SAMPLING, settings.defaults | {"max_new_tokens": MAX_TOKENS})
@@ -77,7 +79,7 @@ def read_completions(body: Any, settings: Settings) -> Completions:
     echo = typed("echo", body.get("echo"), bool, False)
     top = read_top("logprobs", body.get("logprobs"))
     wanted = None if top is None else LogprobRequest(start=0 if echo else -1, top=top)
-    answers = call.blank_answers([ids for _, ids in prompts], wanted)
+    answers = call.blank_answers([shown.prompt(ids) for _, ids in prompts], wanted)
     echoed = [
         _text(prompt, ids, settings.tokenizer) if echo else "" for prompt, ids in prompts for _ in range(params.n)
     ]

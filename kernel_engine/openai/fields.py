@@ -15,6 +15,7 @@ from ..errors import RequestError
 from ..protocol import MAX_TOP_LOGPROBS, Answer, sample_requests, typed
 from ..request import LogprobRequest
 from ..sampling_params import SamplingParams
+from ..vision.prompt import Prompt
 from .settings import Settings
 
 SAMPLING = {
@@ -55,15 +56,15 @@ class Call:
     """None: the answer is not streamed."""
     include_usage: bool
 
-    def blank_answers(self, prompts: list[list[int]], logprobs: LogprobRequest | None) -> list[Answer]:
+    def blank_answers(self, prompts: list[Prompt], logprobs: LogprobRequest | None) -> list[Answer]:
         """One for every sample of every prompt, prompt by prompt."""
         several = len(prompts) > 1
         return [
             Answer(request, None)
-            for index, ids in enumerate(prompts)
+            for index, prompt in enumerate(prompts)
             for request in sample_requests(
                 f"{self.id}_{index}" if several else self.id,
-                ids,
+                prompt,
                 self.params,
                 logprobs=logprobs,
                 lora_path=self.lora_path,

@@ -20,9 +20,9 @@ TOOL_NAME = re.compile(r"[\w.:/-]{1,128}")
 NO_ARGUMENTS: Format = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def read_prompt(body: dict[str, Any], tools: Tools, template: ChatTemplate) -> str:
-    """The text that a body's messages and tools are to the model."""
-    messages = read_messages(body.get("messages"))
+def read_prompt(body: dict[str, Any], tools: Tools, template: ChatTemplate, *, sees: bool = False) -> str:
+    """The text that a body's messages and tools are to the model, which `sees` images or does not."""
+    messages = read_messages(body.get("messages"), sees=sees)
     continues = typed("continue_final_message", body.get("continue_final_message"), bool, False)
     if continues and messages[-1]["role"] != "assistant":
         raise RequestError("continue_final_message needs a last message of the assistant's.", param="messages")
@@ -32,14 +32,15 @@ def read_prompt(body: dict[str, Any], tools: Tools, template: ChatTemplate) -> s
     return template.render(messages, tools.raw or None, variables, continue_final=continues)
 
 
-def read_messages(value: Any) -> list[dict[str, Any]]:
-    """The messages for a template: contents are strings, arguments of calls are objects, a developer is the system."""
+def read_messages(value: Any, *, sees: bool = False) -> list[dict[str, Any]]:
+    """The messages for a template: contents are strings, or parts where they show images; arguments of calls are objects, a
+    developer is the system."""
     if not isinstance(value, list) or not value:
         raise RequestError("messages must be a non-empty array.", param="messages")
-    return [_read_message(message, f"messages[{index}]") for index, message in enumerate(value)]
+    return [_read_message(message, f"messages[{index}]", sees) for index, message in enumerate(value)]
 
 
-def _read_message(message: Any, path: str) -> dict[str, Any]:
+def _read_message(message: Any, path: str, sees: bool) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise RequestError(f"{path} must be an object.", param=path)
     role = message.get("role")
@@ -47,7 +48,7 @@ def _read_message(message: Any, path: str) -> dict[str, Any]:
         raise RequestError(f"{path}.role must be one of {', '.join(sorted(ROLES))}.", param=f"{path}.role")
     found: dict[str, Any] = {
         "role": "system" if role == "developer" else role,
-        "content": _content(message.get("content"), path),
+        "content": _content(message.get("content"), path, sees),
     }
     found |= {name: typed(f"{path}.{name}", message[name], str, "") for name in KEPT if message.get(name) is not None}
     if calls := typed(f"{path}.tool_calls", message.get("tool_calls"), list, []):
@@ -57,23 +58,52 @@ def _read_message(message: Any, path: str) -> dict[str, Any]:
     return found
 
 
-def _content(content: Any, path: str) -> str:
-    """The text of a content; parts of text are joined by a space, as SGLang joins them."""
+def images_in(body: dict[str, Any]) -> list[str]:
+    """The URLs of the images that a body's messages show, in their order. What is no message or part is left to its reader."""
+    messages = body.get("messages")
+    contents = [message.get("content") for message in _list(messages) if isinstance(message, dict)]
+    parts = [part for content in contents for part in _list(content)]
+    return [url for part in parts if (url := _image_url(part)) is not None]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _image_url(part: Any) -> str | None:
+    """The URL of a part that is an image: `{"type": "image_url", "image_url": {"url": "..."}}`."""
+    if not isinstance(part, dict) or part.get("type") != "image_url":
+        return None
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, dict) else image
+    return url if isinstance(url, str) else None
+
+
+def _content(content: Any, path: str, sees: bool) -> str | list[dict[str, str]]:
+    """The text of a content, whose parts are joined by a space, as SGLang joins them; with images, parts for the template."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
         raise RequestError(f"{path}.content must be a string or an array of parts.", param=f"{path}.content")
-    texts = []
-    for index, part in enumerate(content):
-        where = f"{path}.content[{index}]"
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind in ("text", "refusal") and isinstance(part.get(kind), str):
-            texts.append(part[kind])
-        elif isinstance(kind, str) and kind not in ("text", "refusal"):
-            raise RequestError(f"{where} is of type {kind!r:.40}: this model takes text only.", param=where)
-        else:
-            raise RequestError(f'{where} must be {{"type": "text", "text": "..."}}.', param=where)
-    return " ".join(texts)
+    parts = [_part(part, f"{path}.content[{index}]", sees) for index, part in enumerate(content)]
+    if any(part["type"] == "image" for part in parts):
+        return parts
+    return " ".join(part["text"] for part in parts)
+
+
+def _part(part: Any, path: str, sees: bool) -> dict[str, str]:
+    """A part as chat templates take it: `{"type": "text", "text": "..."}` or `{"type": "image"}`."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("text", "refusal") and isinstance(part.get(kind), str):
+        return {"type": "text", "text": part[kind]}
+    if kind == "image_url" and sees:
+        if _image_url(part) is None:
+            raise RequestError(f'{path} must be {{"type": "image_url", "image_url": {{"url": "..."}}}}.', param=path)
+        return {"type": "image"}
+    if isinstance(kind, str) and kind not in ("text", "refusal"):
+        takes = "text and images" if sees else "text only"
+        raise RequestError(f"{path} is of type {kind!r:.40}: this model takes {takes}.", param=path)
+    raise RequestError(f'{path} must be {{"type": "text", "text": "..."}}.', param=path)
 
 
 def _call(call: Any, path: str) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from ..errors import RequestError
 from ..protocol import typed
 from ..runner import Runner
 from ..server_args import ServerArgs
+from ..vision.pictures import PictureReader
 from ..web import DONE, event, read_json
 from .chat import Chat, read_chat
 from .completions import Completions, read_completions
 from .fields import as_object, check_names, usage
-from .messages import read_prompt, read_tools
+from .messages import images_in, read_prompt, read_tools
 from .settings import read_settings
 from .template import ChatTemplate
 
@@ -34,8 +35,11 @@ TOKENIZE_FIELDS = {
 class OpenAIRoutes:
     """Raises `LoadError` if the server's settings name a parser that does not exist."""
 
-    def __init__(self, engine: AsyncEngine, runner: Runner, args: ServerArgs, template: ChatTemplate):
-        self._runner, self._args, self._context = runner, args, engine.engine.context
+    def __init__(
+        self, engine: AsyncEngine, runner: Runner, args: ServerArgs, template: ChatTemplate, pictures: PictureReader
+    ):
+        self._runner, self._args, self._pictures = runner, args, pictures
+        self._context = engine.engine.context
         self._settings = read_settings(engine.engine.model, args, template)
         self._tokenizer = self._settings.tokenizer
         self._created = int(time.time())
@@ -52,10 +56,13 @@ class OpenAIRoutes:
         ]
 
     async def completions(self, request: Request) -> Response:
-        return await self._answer(request, read_completions(await read_json(request), self._settings))
+        shown = await self._pictures.read([])
+        return await self._answer(request, read_completions(await read_json(request), self._settings, shown))
 
     async def chat(self, request: Request) -> Response:
-        return await self._answer(request, read_chat(await read_json(request), self._settings))
+        body = as_object(await read_json(request))
+        shown = await self._pictures.read(images_in(body))
+        return await self._answer(request, read_chat(body, self._settings, shown))
 
     async def _answer(self, request: Request, asked: Completions | Chat) -> Response:
         self._runner.check(asked.answers)
@@ -107,14 +114,19 @@ class OpenAIRoutes:
         if "messages" in body and prompt is not None:
             raise RequestError("give prompt or messages, not both.", param="prompt")
         if "messages" in body:
-            template = self._settings.template
-            tokens: Any = template.encode(read_prompt(body, read_tools(body), template))
+            tokens: Any = await self._tokens_of_messages(body)
         elif isinstance(prompt, str) or (isinstance(prompt, list) and all(isinstance(each, str) for each in prompt)):
             tokens = self._tokenizer(prompt, add_special_tokens=special)["input_ids"] if prompt else []
         else:
             raise RequestError("prompt must be a string or an array of strings.", param="prompt")
         count = [len(each) for each in tokens] if isinstance(prompt, list) else len(tokens)
         return JSONResponse({"tokens": tokens, "count": count, "max_model_len": self._context})
+
+    async def _tokens_of_messages(self, body: dict[str, Any]) -> list[int]:
+        template, images = self._settings.template, images_in(body)
+        shown = await self._pictures.read(images)
+        prompt = read_prompt(body, read_tools(body), template, sees=shown.sight is not None)
+        return shown.prompt(template.encode(prompt), images).ids
 
     async def detokenize(self, request: Request) -> Response:
         """The text of an array of token ids, or of each of several."""

@@ -81,6 +81,15 @@ class ServerArgs(  # a dataclass has its last base's fields first
             raise LoadError(f"--api-key-file {self.api_key_file!r} is empty.")
         return key
 
+    def media_folder(self) -> Path | None:
+        """The folder of `allowed_local_media_path`. Raises `LoadError` if there is none."""
+        if self.allowed_local_media_path is None:
+            return None
+        folder = Path(self.allowed_local_media_path).expanduser()
+        if not folder.is_dir():
+            raise LoadError(f"--allowed-local-media-path {self.allowed_local_media_path!r} is not a folder.")
+        return folder
+
     def public(self) -> dict[str, Any]:
         """Every setting but secrets, for logs and `/server_info`."""
         settings = {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("api_key")}

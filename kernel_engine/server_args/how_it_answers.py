@@ -32,7 +32,15 @@ class HttpFlags:
         None, "JSON object that /get_model_info shows; the client's to apply, not the server's"
     )
     enable_tokenizer_batch_encode: bool = noted(False, "tokenize the prompts of a list together", "they always are.")
-    disable_fast_image_processor: bool = noted(False, "use the slow image processor", "there are no images.")
+    allowed_local_media_path: str | None = effective(
+        None, "folder whose images requests may name by path; by default none (not one of SGLang's)"
+    )
+    allow_private_image_urls: bool = effective(
+        False, "fetch images also from loopback and private addresses (not one of SGLang's)"
+    )
+    disable_fast_image_processor: bool = noted(
+        False, "use the slow image processor", "images are always processed by the one that needs no torchvision."
+    )
     file_storage_path: str = noted("sglang_storage", "where files of /v1/files are kept", "there is no /v1/files.")
     enable_custom_logit_processor: bool = refused(
         False,

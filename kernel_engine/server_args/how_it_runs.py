@@ -105,7 +105,12 @@ class ComputationFlags:
         False, "look for NaN in the logits", "every step looks, and ends only the requests concerned."
     )
     attention_backend: str | None = noted(None, "kernels of attention", OWN_KERNELS)
-    mm_attention_backend: str | None = noted(None, "kernels of attention over images", OWN_KERNELS)
+    mm_attention_backend: str | None = effective(
+        None,
+        "attention of the vision part, sdpa if not given",
+        choices=("sdpa", "eager"),
+        refuses=dict.fromkeys(("fa3", "triton_attn"), "use sdpa."),
+    )
     sampling_backend: str | None = noted(None, "kernels of sampling", OWN_KERNELS)
     triton_attention_reduce_in_fp32: bool = noted(False, "sum attention in fp32", "attention is always summed in fp32.")
     triton_attention_num_kv_splits: int = noted(8, "parts of a long context in attention", OWN_KERNELS)

@@ -54,8 +54,8 @@ class ModelFlags:
     is_embedding: bool = refused(
         False, "serve embeddings", "this engine generates text; serve embeddings with SGLang itself."
     )
-    enable_multimodal: bool | None = refused(
-        None, "take images", "this engine runs text models; serve models that see with SGLang itself."
+    enable_multimodal: bool | None = effective(
+        None, "refuse to start if the model takes no images; those that do always take them"
     )
     delete_ckpt_after_loading: bool = refused(
         False, "delete the checkpoint once it is loaded", "this engine deletes no files of yours; delete it yourself."

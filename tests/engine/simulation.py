@@ -17,6 +17,7 @@ from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import Policy, Scheduler
 from kernel_engine.speculate import Drafter
 from kernel_engine.text import TextStream
+from kernel_engine.vision.prompt import Prompt
 
 END = 0
 """A next token that ends a sequence before its time."""
@@ -88,7 +89,7 @@ class Simulation:
     ) -> Sequence:
         request = Request(
             rid="",
-            input_ids=prompt,
+            prompt=Prompt(prompt),
             params=SamplingParams(max_new_tokens=max_new_tokens),
             priority=priority,
             logprobs=None if score_from is None else LogprobRequest(start=score_from),

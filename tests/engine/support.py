@@ -24,6 +24,7 @@ from kernel_engine.model import Model
 from kernel_engine.request import LogprobRequest, Output, Request
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import Policy
+from kernel_engine.vision.prompt import Prompt
 
 VOCAB = 320
 EOS = 256
@@ -144,7 +145,7 @@ class StepEngine:
 
     def add(
         self,
-        prompt: list[int] | str,
+        prompt: Prompt | list[int] | str,
         *,
         logprobs: LogprobRequest | None = None,
         lora_path: str | None = None,
@@ -152,10 +153,11 @@ class StepEngine:
         **params: Any,
     ) -> str:
         ids = self.engine.model.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
+        prompt = ids if isinstance(ids, Prompt) else Prompt(ids)
         rid = f"r{next(self._rids)}"
         params = {"temperature": 0, "max_new_tokens": 16} | params
         request = Request(
-            rid=rid, input_ids=ids, params=SamplingParams.from_json(params), logprobs=logprobs, lora_path=lora_path,
+            rid=rid, prompt=prompt, params=SamplingParams.from_json(params), logprobs=logprobs, lora_path=lora_path,
             stream_interval=1 if stream else None,
         )  # fmt: skip
         self.engine.check(request)
@@ -190,7 +192,7 @@ class StepEngine:
         for _ in range(count):
             self.step()
 
-    def generate(self, prompt: list[int] | str, **options: Any) -> Result:
+    def generate(self, prompt: Prompt | list[int] | str, **options: Any) -> Result:
         rid = self.add(prompt, **options)
         self.run()
         return self.results[rid]

@@ -14,6 +14,7 @@ from kernel_engine.plan import Segment
 from kernel_engine.pool import Rows
 from kernel_engine.request import Request, Sequence
 from kernel_engine.sampling_params import SamplingParams
+from kernel_engine.vision.prompt import Prompt
 
 from .support import Oracle, StepEngine, random_module
 
@@ -70,7 +71,7 @@ def test_a_fused_model_gives_the_tokens_of_the_unfused_one(family: str):
 
 
 def decoding(row: int, length: int) -> Segment:
-    request = Request(rid=str(row), input_ids=[7] * (length + 1), params=SamplingParams())
+    request = Request(rid=str(row), prompt=Prompt([7] * (length + 1)), params=SamplingParams())
     sequence = Sequence(request, max_new_tokens=4, seed=0, text=None, matcher=None)  # pyright: ignore[reportArgumentType]
     sequence.row = row
     return Segment(sequence, length, 1)

@@ -22,6 +22,7 @@ from kernel_engine.model import Model
 from kernel_engine.request import Output, Request
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import LEAST_CHUNK, Policy
+from kernel_engine.vision.prompt import Prompt
 
 from .support import Result, StepEngine, byte_tokenizer, random_module
 
@@ -220,7 +221,7 @@ def test_a_thousand_aborts_between_steps(module: PreTrainedModel):
 
 
 def request(rid: str, prompt: list[int], **params: Any) -> Request:
-    return Request(rid=rid, input_ids=prompt, params=SamplingParams.from_json(LONG | params), stream_interval=1)
+    return Request(rid=rid, prompt=Prompt(prompt), params=SamplingParams.from_json(LONG | params), stream_interval=1)
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from kernel_engine import sampling
 from kernel_engine.request import Request, Sequence
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.text import TextStream
+from kernel_engine.vision.prompt import Prompt
 
 from .support import EOS, VOCAB, StepEngine, byte_tokenizer, random_module
 
@@ -22,7 +23,7 @@ BYTES = byte_tokenizer().backend_tokenizer
 
 def sequence(seed: int = 0, prompt: tuple[int, ...] = (1, 2), output: tuple[int, ...] = (), **params: Any) -> Sequence:
     checked = SamplingParams.from_json(params)
-    request = Request(rid=str(seed), input_ids=list(prompt), params=checked)
+    request = Request(rid=str(seed), prompt=Prompt(list(prompt)), params=checked)
     made = Sequence(request, max_new_tokens=99, seed=seed, text=TextStream(BYTES, checked, []))
     made.tokens += output
     made.output_counts.update(output)

@@ -64,7 +64,7 @@ LOGGED = """ServerArgs(
 SGLANGS: dict[str | None, Any] = {
     node.arg: ast.literal_eval(node.value) for node in ast.walk(ast.parse(LOGGED)) if isinstance(node, ast.keyword)
 }
-OWN = {"api_key_file", "ready_file"}
+OWN = {"api_key_file", "ready_file", "allowed_local_media_path", "allow_private_image_urls"}
 OTHER_VALUES = {
     "tokenizer_mode": "slow", "json_model_override_args": '{"a": 1}', "preferred_sampling_params": '{"top_p": 0.5}',
     "warmups": "batch,regex", "mem_fraction_static": "0.5", "grammar_backend": "llguidance",

@@ -1,0 +1,1 @@
+"""Images: from what a request names (`sources`, `pictures`) through the model's processor to its prompt (`prompt`, `sight`)."""
