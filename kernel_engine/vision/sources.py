@@ -12,12 +12,13 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
-
 from ..errors import RequestError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MAX_FILE_BYTES = 20 << 20
 FETCH_SECONDS = 10.0
@@ -65,6 +66,8 @@ class Sources:
             raise RequestError(f"the image {name!r:.200} cannot be read: {error.strerror}.") from None
 
     async def _fetch(self, url: str) -> bytes:
+        import aiohttp  # which takes long, and most requests bring their images
+
         connector = aiohttp.TCPConnector(socket_factory=_any_socket if self.private_urls else _public_socket)
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
         try:
