@@ -32,10 +32,12 @@ from kernel_engine.model import Model
 from kernel_engine.request import LogprobRequest, Output, Request
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import Policy
-from kernel_engine.sizing import on_one_thread
+from kernel_engine.threads import compute_alone
 from kernel_engine.vision.prompt import Prompt
 
 T = TypeVar("T")
+THREADS = torch.get_num_threads()
+"""That PyTorch computes with on this machine; `begin` leaves all of them to the engine."""
 HALF_B = {
     "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
     "num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768, "tie_word_embeddings": True,
@@ -66,14 +68,12 @@ CHARACTER_REGEX = (
 def random_module(dtype: torch.dtype = torch.bfloat16, **changes: Any) -> PreTrainedModel:
     """Qwen2.5-0.5B's shapes, but for `changes`, with random weights: the same ones at every call."""
     torch.manual_seed(0)
-    with on_one_thread():
-        return AutoModelForCausalLM.from_config(Qwen2Config(**HALF_B | changes), dtype=dtype).eval()
+    return AutoModelForCausalLM.from_config(Qwen2Config(**HALF_B | changes), dtype=dtype).eval()
 
 
 def load(module: PreTrainedModel, vocabulary: int = 151936) -> Model:
     """`module` as the engine runs it, loaded as the server does."""
-    with on_one_thread():
-        return Model(module, random_tokenizer(vocabulary))
+    return Model(module, random_tokenizer(vocabulary))
 
 
 def random_tokenizer(size: int = 151936) -> PreTrainedTokenizerFast:
@@ -128,13 +128,20 @@ class Runner:
     """An engine on its own thread, as in the server, and whoever calls waiting for it."""
 
     def __init__(
-        self, model: Model, *, slots: int = 8192, rows: int = 64, share_prefixes: bool = True, drafted: int = 0
+        self,
+        model: Model,
+        *,
+        slots: int = 8192,
+        rows: int = 64,
+        threads: int = THREADS,
+        share_prefixes: bool = True,
+        drafted: int = 0,
     ):
         policy = Policy(chunk=512, max_prefill=16384, share_prefixes=share_prefixes, drafted=drafted)
         self._arrivals: queue.SimpleQueue[list[Output]] = queue.SimpleQueue()
         self.engine = Engine(
             model,
-            EngineSettings(slots, rows, policy, seed=0),
+            EngineSettings(slots, rows, policy, seed=0, threads=threads),
             deliver=self._deliver,
         )
         self.engine.start()
@@ -271,6 +278,7 @@ def machine() -> str:
 
 
 def begin(title: str) -> None:
+    compute_alone()
     print(title)
     print(machine(), flush=True)
 

@@ -11,7 +11,6 @@ import httpx
 import sgl_jupyter as sgl
 from kernel_engine.loading import load_model
 from kernel_engine.server_args import ServerArgs
-from kernel_engine.sizing import choose_threads
 
 from .common import Runner, begin, clock, ratio
 
@@ -26,8 +25,7 @@ def program(s: Any) -> None:
 def step_cost() -> float:
     """Seconds of a decoding step of one stream that are not the forward pass."""
     model = load_model(ServerArgs(model_path="tiny-chat", device="cpu"))
-    choose_threads(model)
-    runner = Runner(model)
+    runner = Runner(model, threads=1)
     prompt = model.tokenizer(PROMPT)["input_ids"]
     runs = [runner.run(prompt, max_new_tokens=STEPS) for _ in range(ROUNDS)]
     runner.close()

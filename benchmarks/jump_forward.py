@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from kernel_engine.loading import load_model
 from kernel_engine.server_args import ServerArgs
-from kernel_engine.sizing import choose_threads
 
 from .common import CHARACTER_REGEX, Run, Runner, begin, best_of, ratio, without_jump_forward
 
@@ -18,8 +17,7 @@ QUESTION = "{} is a character in Harry Potter. Please fill in the following info
 def main() -> None:
     begin("Jump-forward: the tutorial's character regex, tiny-chat, one stream, greedy")
     model = load_model(ServerArgs(model_path="tiny-chat", device="cpu"))
-    choose_threads(model)
-    runner = Runner(model)
+    runner = Runner(model, threads=1)
     prompts = [
         model.tokenizer.apply_chat_template(
             [{"role": "user", "content": QUESTION.format(name)}], add_generation_prompt=True, return_dict=False

@@ -1,7 +1,6 @@
 """One stream on a CPU with weights in int8 and in int4, against the same engine with weights in bf16.
 
-The engines run on the calling thread: with a thread, and so a team of OpenMP's, for each of them, there would be more threads
-than cores, which slows all of them.
+The engines run on the calling thread: a thread of its own, and so a team of OpenMP's, for each of them would slow all of them.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from kernel_engine.quantize import SCHEMES, quantize
 from kernel_engine.request import Request
 from kernel_engine.sampling_params import SamplingParams
 from kernel_engine.schedule import Policy
+from kernel_engine.threads import compute_with
 from kernel_engine.vision.prompt import Prompt
 
-from .common import begin, clock, random_module, random_prompt, random_tokenizer, ratio, steps_of
+from .common import THREADS, begin, clock, random_module, random_prompt, random_tokenizer, ratio, steps_of
 
 PROMPT, NEW, ROUNDS = 32, 24, 4
 
@@ -46,6 +46,7 @@ def main() -> None:
     begin(f"One stream, quantized: Qwen2.5-0.5B's shapes, {PROMPT} prompt tokens, {NEW} new ones")
     names = (None, "int8", "int4")
     engines = [engine_of(name) for name in names]
+    compute_with(THREADS)
     measured = steps_of(ROUNDS, *(lambda engine=engine: steps(engine) for engine in engines))
     for name, engine, (prefill, step) in zip(names, engines, measured, strict=True):
         size = engine.model.weight_bytes / 1e9

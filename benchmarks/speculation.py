@@ -13,7 +13,7 @@ from kernel_engine.loading import load_model
 from kernel_engine.model import Model
 from kernel_engine.request import LogprobRequest
 from kernel_engine.server_args import ServerArgs
-from kernel_engine.sizing import DRAFTED, choose_threads
+from kernel_engine.sizing import DRAFTED
 
 from .common import CHARACTER_REGEX, Run, Runner, begin, best_of, ratio
 from .jump_forward import NAMES, QUESTION
@@ -57,8 +57,7 @@ def works(model: Model, runner: Runner) -> list[Work]:
 def main() -> None:
     begin(f"N-gram speculation: tiny-chat, one stream, greedy, up to {DRAFTED} tokens drafted")
     model = load_model(ServerArgs(model_path="tiny-chat", device="cpu"))
-    choose_threads(model)
-    plain, speculating = Runner(model), Runner(model, drafted=DRAFTED)
+    plain, speculating = Runner(model, threads=1), Runner(model, threads=1, drafted=DRAFTED)
     for work in works(model, plain):
         without, with_drafts = work.run(plain), work.run(speculating)
         assert [run.tokens for run in without] == [run.tokens for run in with_drafts], "a draft changed the text"

@@ -31,21 +31,23 @@ from .schedule import Policy, Scheduler
 from .speculate import Drafter
 from .step_log import LogSettings, StepLog
 from .text import TextStream
+from .threads import compute_alone, compute_with
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Sizes of the engine, resolved. `slots` is the KV cache in tokens, `rows` the requests computed together. With
-    `auto_truncate`, prompts that are too long lose their end. `grammar_backend` is xgrammar, llguidance, or none, which
-    refuses constraints.
+    """Sizes of the engine, resolved. `slots` is the KV cache in tokens, `rows` the requests computed together, on a CPU by
+    `threads`, as many as its maker's by default. With `auto_truncate`, prompts that are too long lose their end.
+    `grammar_backend` is xgrammar, llguidance, or none, which refuses constraints.
     """
 
     slots: int
     rows: int
     policy: Policy
     seed: int
+    threads: int = field(default_factory=torch.get_num_threads)
     graphs: GraphSettings = field(default_factory=GraphSettings)
     log: LogSettings = field(default_factory=LogSettings)
     auto_truncate: bool = False
@@ -77,12 +79,15 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._compiling: dict[str, Request] = {}
         self._closing = False
+        self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # -- from any thread ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._thread.start()
+        self._started.wait()
+        compute_alone()
 
     def close(self) -> None:
         """End the thread after the step under way; requests that are not finished get no more outputs."""
@@ -151,6 +156,8 @@ class Engine:
     # -- the engine's thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        compute_with(self.settings.threads)
+        self._started.set()
         try:
             while not self._closing:
                 self._drain()

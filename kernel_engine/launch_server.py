@@ -61,18 +61,19 @@ def _load(args: ServerArgs) -> tuple[Model, EngineSettings]:
     check_available(resolve_model_path(args.model_path))
     with timed("imports", args.show_time_cost):
         from .loading import load_model
-        from .sizing import choose_threads, on_one_thread, resolve_settings
+        from .sizing import resolve_settings
+        from .threads import compute_alone
 
     began = time.monotonic()
     logger.info("Load weight begin. model=%s, load_format=%s", args.model_path, args.load_format)
-    with timed("the model", args.show_time_cost), on_one_thread():
+    with timed("the model", args.show_time_cost):
+        threads = compute_alone()
         model = load_model(args)
     logger.info(
         "Load weight end. type=%s, dtype=%s, mem usage=%.2f GB, seconds=%.1f.",
         type(model.module).__name__, model.dtype, model.weight_bytes / 1e9, time.monotonic() - began,
     )  # fmt: skip
-    choose_threads(model)
-    settings = resolve_settings(args, model)
+    settings = resolve_settings(args, model, threads)
     half = settings.slots * model.kv_bytes_per_token / 2e9
     logger.info("KV Cache is allocated. #tokens: %d, K size: %.2f GB, V size: %.2f GB", settings.slots, half, half)
     logger.info(

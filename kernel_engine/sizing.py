@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 
 import psutil
 import torch
@@ -21,6 +19,7 @@ from .step_log import BETWEEN_TOKENS, FIRST_TOKEN, WHOLE_REQUEST, LogSettings
 MEMORY_SHARE = {"cpu": 0.5, "cuda": 0.88}
 """Of the free memory on a CPU, which others use too; of the whole memory on a GPU."""
 SMALL_WEIGHTS = 64 << 20
+"""On a CPU, a model of less runs on one core: its matrices are too small to share, and waiting for a busy core costs most."""
 CHUNK = {"cpu": 512, "cuda": 8192}
 ROWS = {"cpu": 64, "cuda": 256}
 GRAPH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -29,8 +28,9 @@ DRAFTED = 8
 """Tokens guessed at once for a request, unless a flag says otherwise: where a text repeats itself, most of 8 are right."""
 
 
-def resolve_settings(args: ServerArgs, model: Model) -> EngineSettings:
-    """Sizes for `model` on this machine. Raises `LoadError`, with what is needed and what is free, if it does not fit."""
+def resolve_settings(args: ServerArgs, model: Model, threads: int) -> EngineSettings:
+    """Sizes for `model` on this machine, with at most `threads` threads. Raises `LoadError`, with what is needed and what is free,
+    if it does not fit."""
     kind = model.device.type
     rows = args.max_running_requests or ROWS[kind]
     slots = args.max_total_tokens or min(_affordable_slots(args, model), rows * model.shape.context)
@@ -51,6 +51,7 @@ def resolve_settings(args: ServerArgs, model: Model) -> EngineSettings:
         min(rows, slots),
         policy,
         seed,
+        threads=1 if kind == "cpu" and model.weight_bytes < SMALL_WEIGHTS else threads,
         graphs=_graph_settings(args, kind),
         log=_log_settings(args),
         auto_truncate=args.allow_auto_truncate,
@@ -76,27 +77,6 @@ def _log_settings(args: ServerArgs) -> LogSettings:
         between_tokens=args.bucket_inter_token_latency or BETWEEN_TOKENS,
         whole_request=args.bucket_e2e_request_latency or WHOLE_REQUEST,
     )
-
-
-@contextlib.contextmanager
-def on_one_thread() -> Iterator[None]:
-    """Compute on the calling thread alone, which loads a model for another to run.
-
-    OpenMP gives each thread that computes a team of its own. If there are more threads than cores in all teams, even idle ones,
-    it puts them to sleep between any two matrices, which costs a fifth of a step.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def choose_threads(model: Model) -> None:
-    """On a CPU, run a small model on one core: its matrices are too small to share, and waiting for a busy core costs most."""
-    if model.device.type == "cpu" and model.weight_bytes < SMALL_WEIGHTS:
-        torch.set_num_threads(1)
 
 
 def _affordable_slots(args: ServerArgs, model: Model) -> int:

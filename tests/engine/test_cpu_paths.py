@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
 
 from kernel_engine.batch import SHORT, build_batch
+from kernel_engine.engine import Engine, EngineSettings
 from kernel_engine.fuse import PACKED_ROWS, CpuLinear, fuse
+from kernel_engine.model import Model
 from kernel_engine.plan import Segment
 from kernel_engine.pool import Rows
 from kernel_engine.request import Request, Sequence
 from kernel_engine.sampling_params import SamplingParams
+from kernel_engine.schedule import Policy
+from kernel_engine.threads import compute_with
 from kernel_engine.vision.prompt import Prompt
 
-from .support import Oracle, StepEngine, random_module
+from .support import Oracle, StepEngine, byte_tokenizer, random_module
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -117,3 +122,16 @@ def test_a_window_gathers_no_more_than_it_sees():
         assert slots[mask].tolist() == seen
         assert slots[~mask].eq(0).all()
     assert batch.views[300] is batch.views[None]
+
+
+def test_the_engines_thread_alone_has_a_team():
+    """A second team of threads would halve the rate of the first."""
+    settings = EngineSettings(slots=64, rows=1, policy=Policy(chunk=64, max_prefill=64), seed=0, threads=3)
+    engine = Engine(Model(random_module(), byte_tokenizer()), settings, deliver=lambda outputs: None)
+    compute_with(3)
+    engine.start()
+    found: Future[int] = Future()
+    engine._inbox.put(lambda: found.set_result(torch.get_num_threads()))
+    with ThreadPoolExecutor(1) as other:
+        assert [found.result(), torch.get_num_threads(), other.submit(torch.get_num_threads).result()] == [3, 1, 1]
+    engine.close()

@@ -30,7 +30,7 @@ LIST = 'root ::= "[" [0-9]+ ("," [0-9]+)* "]"'
 
 def test_flags_become_settings():
     model = Model(random_module(), byte_tokenizer())
-    settings = resolve_settings(parse_args(["--model-path", "", *FLAGS.split()]), model)
+    settings = resolve_settings(parse_args(["--model-path", "", *FLAGS.split()]), model, threads=2)
     policy = settings.policy
     assert (settings.slots, settings.rows, settings.seed) == (300, 5, 7)
     assert (policy.chunk, policy.max_prefill, policy.order, policy.conservativeness) == (20, 40, "lof", 0.5)
@@ -44,8 +44,18 @@ def test_flags_become_settings():
 
 def test_an_unlimited_chunk_is_bounded_by_the_step_alone():
     model = Model(random_module(), byte_tokenizer())
-    policy = resolve_settings(parse_args(["--model-path", "", "--chunked-prefill-size", "-1"]), model).policy
+    policy = resolve_settings(parse_args(["--model-path", "", "--chunked-prefill-size", "-1"]), model, threads=2).policy
     assert policy.chunk > policy.max_prefill == 16384
+
+
+def test_a_small_model_is_computed_by_one_thread(monkeypatch: pytest.MonkeyPatch):
+    model, args = (
+        Model(random_module(), byte_tokenizer()),
+        parse_args(["--model-path", "", "--max-total-tokens", "300"]),
+    )
+    assert resolve_settings(args, model, threads=7).threads == 1
+    monkeypatch.setattr("kernel_engine.sizing.SMALL_WEIGHTS", 0)
+    assert resolve_settings(args, model, threads=7).threads == 7
 
 
 def short(**settings: object) -> StepEngine:

@@ -378,7 +378,7 @@ NGRAM = ["--speculative-algorithm", "NGRAM"]
 )
 def test_the_flags(flags: list[str], drafted: int):
     model = Model(random_module(), byte_tokenizer())
-    assert resolve_settings(parse_args(["--model-path", "x", *flags]), model).policy.drafted == drafted
+    assert resolve_settings(parse_args(["--model-path", "x", *flags]), model, threads=1).policy.drafted == drafted
 
 
 CHARACTER_REGEX = (
