@@ -59,6 +59,7 @@ _HOME = {
         "Engine",
         "EngineDiedError",
         "Runtime",
+        "ServerArgs",
         "attach",
         "available_models",
         "connect",
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from sgl_jupyter.lifecycle import Engine as Engine
     from sgl_jupyter.lifecycle import EngineDiedError as EngineDiedError
     from sgl_jupyter.lifecycle import Runtime as Runtime
+    from sgl_jupyter.lifecycle import ServerArgs as ServerArgs
     from sgl_jupyter.lifecycle import attach as attach
     from sgl_jupyter.lifecycle import available_models as available_models
     from sgl_jupyter.lifecycle import connect as connect

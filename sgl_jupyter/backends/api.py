@@ -27,7 +27,7 @@ from sgl_jupyter.backends.base import (
     UnsupportedFeature,
 )
 from sgl_jupyter.backends.wire import error_sentence
-from sgl_jupyter.lang.sampling import REGEX_BOOL, REGEX_FLOAT, REGEX_INT, REGEX_STR
+from sgl_jupyter.lang.ir import REGEX_BOOL, REGEX_FLOAT, REGEX_INT, REGEX_STR
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class ApiBackend(BaseBackend):
     is_chat_model = True
     sees_images = True
     scores_choices = False
-    chat_template_name = "default"  # for whoever reads the text: the server is sent messages
+    chat_template = "default"  # for whoever reads the text: the server is sent messages
 
     _features: Collection[str] = ()
     _continues: bool = False

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from sgl_jupyter.lang.markup import ChatTemplate
 
 
 class BackendError(RuntimeError):
@@ -149,8 +152,11 @@ class BaseBackend:
     model_path: str = ""
     """The model's path or hub id; the language chooses a chat template by it."""
 
-    chat_template_name: str | None = None
-    """The chat template to use whatever the model's path is."""
+    model_type: str = ""
+    """The model's kind by its config, such as "qwen2_5_vl", where the server tells it."""
+
+    chat_template: str | ChatTemplate | None = None
+    """The chat template to use whatever the model is, or SGLang's name for it."""
 
     model_template: ModelTemplate | None = None
     """The model's own chat template, used where no template of SGLang's is known for it."""
@@ -164,6 +170,12 @@ class BaseBackend:
 
     scores_choices: bool = True
     """Whether `score` tells the log-probabilities of choices. Where it cannot, `choose` has the server pick one."""
+
+    def get_chat_template(self) -> ChatTemplate:
+        """The one that programs use here."""
+        from sgl_jupyter.lang.chat_template import template_of
+
+        return template_of(self)
 
     def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
         """Continue `prompt` once, streaming. `params.n` is 1."""

@@ -31,11 +31,12 @@ class LiteLLM(ApiBackend):
         self,
         model_name: str,
         chat_template: str = "default",
+        *,
         default_headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model_name)
-        self.chat_template_name = chat_template
+        self.chat_template = chat_template
         self._sdk = require("litellm", "litellm")
         self._sdk.suppress_debug_info = True  # it prints advice with each error, into the notebook
         self._errors = require("openai", "litellm")  # those of LiteLLM are kinds of OpenAI's

@@ -82,7 +82,7 @@ class OpenAI(ApiBackend):
         self._clients = LoopClient(lambda: kind(**client), close=lambda each: each.close())
         self.is_chat_model = model_name not in COMPLETION_MODELS if is_chat_model is None else is_chat_model
         self.sees_images = self.is_chat_model
-        self.chat_template_name = chat_template or ("default" if self.is_chat_model else None)
+        self.chat_template = chat_template or ("default" if self.is_chat_model else None)
         self.token_usage = TokenUsage()
         self._server = server
         self._dialect = DIALECTS[server]

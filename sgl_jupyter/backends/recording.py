@@ -28,11 +28,14 @@ from sgl_jupyter.backends.base import (
 )
 from sgl_jupyter.backends.takes import Take, difference, request_of, without_secrets
 from sgl_jupyter.lang.config import default_backend, resolve_backend
+from sgl_jupyter.lang.markup import ChatTemplate
 
 FORMAT = 1
 STOPPED = "the request was stopped at this point while it was recorded"
 DESCRIBED = [name for name, value in vars(BaseBackend).items() if not (name.startswith("_") or callable(value))]
 """What a backend tells about itself, and a replay has to tell too."""
+DESCRIPTIONS = {"model_template": ModelTemplate, "chat_template": ChatTemplate}
+"""What of this is an object."""
 
 
 class NotRecorded(BackendError):
@@ -59,9 +62,9 @@ class Recorder(BaseBackend):
         if self._path.exists() and self._path.stat().st_size:
             self._check_model()
             _cut_off_unfinished_line(self._path)
-        template = self.model_template and asdict(self.model_template)
         described = {name: getattr(self, name) for name in DESCRIBED}
-        self._write({"recording": FORMAT, "backend": described | {"model_template": template}})
+        described |= {name: asdict(v) for name, v in described.items() if isinstance(v, tuple(DESCRIPTIONS.values()))}
+        self._write({"recording": FORMAT, "backend": described})
 
     def __repr__(self) -> str:
         return f"Recorder({self._backend!r}, {str(self._path)!r})"
@@ -204,11 +207,9 @@ class Replay(BaseBackend):
         return takes[-1].result if takes else None
 
     def _describe(self, described: dict[str, Any]) -> None:
-        for name in DESCRIBED:
-            if name in described:
-                setattr(self, name, described[name])
-        if template := described.get("model_template"):
-            self.model_template = ModelTemplate(**template)
+        for name in described.keys() & DESCRIBED:
+            value = described[name]
+            setattr(self, name, DESCRIPTIONS[name](**value) if isinstance(value, dict) else value)
 
     def _sort_in(self, session: list[Take]) -> None:
         for take in sorted(session, key=lambda take: take.number):

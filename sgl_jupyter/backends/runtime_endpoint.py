@@ -64,12 +64,13 @@ class RuntimeEndpoint(BaseBackend):
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError(f'base_url must be like "http://localhost:30000", not {base_url!r}')
         self.base_url = base_url.rstrip("/")
-        self.chat_template_name = chat_template_name
+        self.chat_template = chat_template_name
         self._headers = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
         self._tls = ssl.create_default_context(cafile=verify) if url.scheme == "https" else None
         self._client: tuple[asyncio.AbstractEventLoop, HttpClient] | None = None
         info = _parsed(self._ask_either("/get_model_info", "/model_info"))
         self.model_path = str(info.get("model_path", ""))
+        self.model_type = str(info.get("model_type") or "")
         self.model_template = model_template(info)
         self.sees_images = info.get("has_image_understanding") is not False
 

@@ -17,6 +17,7 @@ from sgl_jupyter.lang.ir import (
     SglRoleEnd,
     SglSelect,
     SglVideo,
+    Unknown,
     as_expr,
     flatten,
 )
@@ -182,7 +183,7 @@ def image(path: Any) -> SglExpr:
     It is read at once. Raises FileNotFoundError, ValueError or TypeError where it is no image, or larger than 64 MiB. A URL is
     not fetched here: the server does that.
     """
-    return SglImage(_named(path), as_image(path))
+    return SglImage(_named(path), None if isinstance(path, Unknown) else as_image(path))
 
 
 def video(path: Any, num_frames: int) -> SglExpr:
@@ -190,12 +191,14 @@ def video(path: Any, num_frames: int) -> SglExpr:
 
     Raises what `image` raises; ImportError where OpenCV is needed to read the file and is not installed.
     """
-    return SglVideo(_named(path), as_video(path, num_frames))
+    return SglVideo(_named(path), num_frames, None if isinstance(path, Unknown) else as_video(path, num_frames))
 
 
 def _named(source: Any) -> str:
     """What an image is called in messages: its path or URL, but not the data of a `data:` URL."""
-    return source.partition(",")[0] if isinstance(source, str) else type(source).__name__
+    if isinstance(source, str):
+        return source.partition(",")[0]
+    return repr(source) if isinstance(source, Unknown) else type(source).__name__
 
 
 def separate_reasoning(expr: SglExpr, model_type: str | None = None) -> SglExpr:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sgl_jupyter.backends.base import Image, Prompt, Video
-from sgl_jupyter.lang.chat_template import ChatTemplate
 from sgl_jupyter.lang.events import EventLog, Origin, Reasoning, RoleClosed, RoleOpened, Text, VariableDone
+from sgl_jupyter.lang.markup import ChatTemplate
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ class DryBackend(BaseBackend):
     def __init__(self, like: Any = None) -> None:
         place = like.endpoint if getattr(like, "state", None) == "ready" else like  # nobody waits for an engine here
         self.model_path = getattr(place, "model", None) or getattr(place, "model_path", "")
-        self.chat_template_name = getattr(place, "chat_template_name", None)
+        self.model_type = getattr(place, "model_type", "")
+        self.chat_template = getattr(place, "chat_template", None)
         self.model_template = getattr(place, "model_template", None)
         self.is_chat_model = getattr(place, "is_chat_model", None)
 

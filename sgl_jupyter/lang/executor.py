@@ -143,7 +143,10 @@ class Executor:
             raise RuntimeError(
                 f"{name!r} is set when its assistant turn ends: with num_api_spec_tokens, one call answers the whole turn"
             )
-        raise KeyError(name)
+        error = KeyError(name)
+        known = dict.fromkeys([*variables, *+self._unset])
+        error.add_note(f"nothing sets it; there {'is' if known else 'are no variables'} {', '.join(map(repr, known))}")
+        raise error
 
     def sets(self, name: str | None) -> bool:
         """Whether the variable is set, or will be by what was appended."""

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from sgl_jupyter.backends.base import BaseBackend, Chunk, SamplingParams, UnsupportedFeature
+from sgl_jupyter.backends.base import BaseBackend, Chunk, Image, SamplingParams, UnsupportedFeature, Video
 from sgl_jupyter.lang.answer import Answer
 from sgl_jupyter.lang.choices import ChoicesDecision, decide, token_length_normalized
 from sgl_jupyter.lang.document import Document
@@ -57,9 +57,8 @@ class Interpreter:
         self.defaults = defaults
         self.api_tokens = api_tokens
         self._ahead = Lookahead()
-        self._turn: list[
-            SglExpr
-        ] = []  # put off until the assistant's turn is over, which a chat model answers as a whole
+        self._turn: list[SglExpr] = []
+        """What is put off until the assistant's turn is over, which a chat model answers as a whole."""
 
     def fork(self) -> Interpreter:
         return Interpreter(self.document.fork(), self.backend, self.defaults, self.api_tokens)
@@ -91,10 +90,8 @@ class Interpreter:
                 await self._generate(expr)
             case SglSelect():
                 await self._select(expr)
-            case SglImage(media=media) | SglVideo(media=media):
-                if not self.backend.sees_images:
-                    raise UnsupportedFeature(self.backend, "images in prompts")
-                document.show(media)
+            case SglImage(media=Image() as media) | SglVideo(media=Video() as media):
+                self._show(media)
             case SglRoleBegin(role):
                 before = len(document.text)
                 document.open_message(role)
@@ -114,6 +111,13 @@ class Interpreter:
                 await self.backend.cache_prefix(document.prompt())
             case _:
                 raise TypeError(f"unknown expression {expr!r}")
+
+    def _show(self, media: Image | Video) -> None:
+        if not self.backend.sees_images:
+            raise UnsupportedFeature(self.backend, "images in prompts")
+        if self.backend.is_chat_model and self.document.role in (None, "assistant"):
+            raise UnsupportedFeature(self.backend, "images that stand in no user's message: write user(image(...))")
+        self.document.show(media)
 
     async def _generate(self, gen: SglGen) -> None:
         params = resolve(self.defaults, gen, self.document.template.stop_str)

@@ -14,6 +14,12 @@ from sgl_jupyter.backends.base import Image, Video
 
 if TYPE_CHECKING:
     from sgl_jupyter.lang.choices import ChoicesSamplingMethod
+    from sgl_jupyter.lang.tracer import TraceNode
+
+REGEX_INT = r"[-+]?[0-9]+[ \n]*"
+REGEX_FLOAT = r"[-+]?[0-9]*\.?[0-9]+[ \n]*"
+REGEX_BOOL = r"(True|False)"
+REGEX_STR = r"\"[\w\d\s]*\""
 
 
 class SglExpr:
@@ -67,10 +73,10 @@ class SglSelect(SglExpr):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SglImage(SglExpr):
-    """An image; `source` is what the program named it by."""
+    """An image; `source` is what the program named it by. While a program is traced it may be unknown."""
 
     source: Any
-    media: Image
+    media: Image | None
 
     def __repr__(self) -> str:
         return f"SglImage({self.source})"
@@ -78,13 +84,14 @@ class SglImage(SglExpr):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SglVideo(SglExpr):
-    """A video, by `num_frames` of its frames."""
+    """A video, by at most `num_frames` of its frames."""
 
     source: Any
-    media: Video
+    num_frames: int
+    media: Video | None
 
     def __repr__(self) -> str:
-        return f"SglVideo({self.source}, {len(self.media.frames)})"
+        return f"SglVideo({self.source}, {self.num_frames})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,6 +165,65 @@ class SglSubmitted(SglExpr):
 
     def __repr__(self) -> str:
         return repr(self.expr)
+
+
+class Unknown(SglExpr):
+    """While a program is traced: an expression that stands for a value which is not known yet."""
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError(f"{self!r} has no value while the program is traced, so nothing can depend on it")
+
+    __bool__ = __len__ = __iter__ = __int__ = __float__ = __getitem__ = __contains__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __hash__ = object.__hash__
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglArgument(Unknown):
+    """An argument of the program that is not given."""
+
+    name: str
+    value: Any = None
+
+    def __repr__(self) -> str:
+        return f"Argument(name={self.name}, value={self.value})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglVariable(Unknown):
+    """A variable, and the node that sets it."""
+
+    name: str | None
+    source: TraceNode
+
+    def __repr__(self) -> str:
+        return f"Variable({self.name!r}, source=%{self.source.node_id})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglFork(SglExpr):
+    number: int
+
+    def __repr__(self) -> str:
+        return f"Fork(number={self.number})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglGetForkItem(SglExpr):
+    index: int
+
+    def __repr__(self) -> str:
+        return f"GetForkItem(index={self.index})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SglConcateAndAppend(SglExpr):
+    """The texts of forks, appended to their parent's."""
+
+    number: int
+
+    def __repr__(self) -> str:
+        return f"ConcatenateAndAppend(number={self.number})"
 
 
 def as_expr(value: SglExpr | str) -> SglExpr:

@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from sgl_jupyter.backends.base import ModelTemplate
-from sgl_jupyter.lang.chat_template import ChatTemplate
 from sgl_jupyter.lang.jinja import MARK, NotConcatenative, Renderer, leading_token
+from sgl_jupyter.lang.markup import ChatTemplate, ChatTemplateStyle
 
 _TALK = ("user", "assistant", "user", "assistant", "user")
 
 
-def derive(own: ModelTemplate, name: str = "model") -> ChatTemplate:
-    """The markup around each role, as the model's own template writes it.
+def derive(own: ModelTemplate, name: str = "model", image_token: str = ChatTemplate.image_token) -> ChatTemplate:
+    """The markup around each role, as the model's own template writes it; `image_token` is for one that takes no images.
 
     A template that refuses system messages, or moves them about, has them at the beginning of the first user message.
 
@@ -39,14 +39,15 @@ def derive(own: ModelTemplate, name: str = "model") -> ChatTemplate:
         raise NotConcatenative("its first user message is not written like the others")
     template = ChatTemplate(
         name,
+        None,
         {
             "user": (user_prefix, user_suffix),
             "assistant": (assistant_prefix, assistant_suffix),
             "system": ("", "\n\n"),
         },
         stop_str=tuple(dict.fromkeys(filter(None, (own.eos_token, leading_token(assistant_suffix))))),
-        image_token=render.image_token() or ChatTemplate.image_token,
-        style="llama2",
+        image_token=render.image_token() or image_token,
+        style=ChatTemplateStyle.LLAMA2,
         beginning=beginning,
         without_system=first.removesuffix(user_prefix),
     )
@@ -87,12 +88,17 @@ def _with_system(template: ChatTemplate, render: Renderer) -> ChatTemplate:
         return template
     before = before.removeprefix(template.beginning)
     if after.endswith(user_prefix):
-        style, markup = "plain", (before, after.removesuffix(user_prefix))
+        style, markup = ChatTemplateStyle.PLAIN, (before, after.removesuffix(user_prefix))
     else:
-        style, markup = "llama2", (before.removeprefix(user_prefix), after)
+        style, markup = ChatTemplateStyle.LLAMA2, (before.removeprefix(user_prefix), after)
     found = replace(template, style=style, role_prefix_and_suffix={**template.role_prefix_and_suffix, "system": markup})
     default = template.without_system
-    if style == "plain" and all(markup) and default.startswith(markup[0]) and default.endswith(markup[1]):
+    if (
+        style == ChatTemplateStyle.PLAIN
+        and all(markup)
+        and default.startswith(markup[0])
+        and default.endswith(markup[1])
+    ):
         prompt = default.removeprefix(markup[0]).removesuffix(markup[1])
         found = replace(found, default_system_prompt=prompt, without_system="")
     try:

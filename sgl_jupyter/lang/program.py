@@ -17,15 +17,18 @@ from typing import Any, Literal, overload
 from sgl_jupyter.backends.base import Prompt, SamplingParams
 from sgl_jupyter.lang.batch import Job, list_jobs, run_jobs
 from sgl_jupyter.lang.call import Call
-from sgl_jupyter.lang.chat_template import CHAT_TEMPLATES, ChatTemplate, template_of
+from sgl_jupyter.lang.chat_template import ChatTemplate, get_chat_template, template_of
+from sgl_jupyter.lang.compiled import CompiledFunction
 from sgl_jupyter.lang.config import global_config, resolve_backend
 from sgl_jupyter.lang.document import Document
 from sgl_jupyter.lang.executor import Executor
+from sgl_jupyter.lang.hint import did_you_mean
 from sgl_jupyter.lang.interpreter import Interpreter
+from sgl_jupyter.lang.ir import SglArgument
 from sgl_jupyter.lang.loop import background_loop
 from sgl_jupyter.lang.sampling import RUN_SETTINGS, overrides
 from sgl_jupyter.lang.state import ProgramState
-from sgl_jupyter.lang.tracer import SglArgument, TracerProgramState, constant_prefix, current_tracer, trace
+from sgl_jupyter.lang.tracer import TracerProgramState, constant_prefix, current_tracer, trace
 
 RUN_OPTIONS = frozenset({"stream", "backend", "use_thread"})
 """What `run` takes beside sampling parameters and the program's own arguments."""
@@ -65,8 +68,8 @@ def function(
             tokens, of which the turn's generations take theirs; a model that continues text writes so many tokens ahead.
 
     Raises:
-        TypeError: the first parameter is not `s`, another one has a name that `run` takes for itself, or the function is a
-            coroutine or a generator.
+        TypeError: the first parameter is not `s`, another one is named like an option of `run`, or the function is a coroutine
+            or a generator.
     """
     if func is None:
         return functools.partial(SglFunction, num_api_spec_tokens=num_api_spec_tokens)
@@ -79,7 +82,8 @@ class SglFunction:
     `run` and its kin take the program's own arguments, and among them these keywords, which are the defaults for every `gen` of
     the program, with SGLang's names and values: max_new_tokens=128, min_new_tokens, n, stop, stop_token_ids, stop_regex,
     temperature=1.0, top_p, top_k, min_p, frequency_penalty, presence_penalty, repetition_penalty, ignore_eos, logit_bias, seed,
-    return_logprob, logprob_start_len, top_logprobs_num, return_text_in_logprobs.
+    return_logprob, logprob_start_len, top_logprobs_num, return_text_in_logprobs. A parameter of the program with one of these
+    names is the program's.
     """
 
     def __init__(
@@ -95,6 +99,21 @@ class SglFunction:
         self.bind_arguments = dict(bind_arguments or {})
         self._signature = inspect.signature(func)
         _check_parameters(self)
+        self._settings = RUN_SETTINGS - self._signature.parameters.keys()
+
+    def __repr__(self) -> str:
+        return f"<program {self.__name__}({', '.join(self._signature.parameters)})>"
+
+    @property
+    def arg_names(self) -> list[str]:
+        """The parameters after `s` that can be given by position."""
+        positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return [name for name, each in self._signature.parameters.items() if each.kind in positional][1:]
+
+    @property
+    def arg_defaults(self) -> tuple[Any, ...]:
+        """The defaults of the last of these."""
+        return self.func.__defaults__ or ()
 
     def bind(self, **kwargs: Any) -> SglFunction:
         """The program with some of its arguments given for good: they win over those of a call."""
@@ -115,7 +134,7 @@ class SglFunction:
             Exception: whatever the body raises; with `stream`, at the reads.
         """
         kwargs.pop("use_thread", None)
-        settings = {name: kwargs.pop(name) for name in RUN_SETTINGS & kwargs.keys()}
+        settings = {name: kwargs.pop(name) for name in self._settings & kwargs.keys()}
         call = self._call(args, kwargs)
         executor = _begin(backend, settings, self.num_api_spec_tokens)
         if not stream:
@@ -142,6 +161,10 @@ class SglFunction:
         """
         return trace(self.func, self._symbolic(kwargs), TracerProgramState(_known_template(backend)))
 
+    def compile(self, backend: Any = None) -> CompiledFunction:
+        """The program, once it is known that what it appends depends on nothing. Raises TypeError if it does."""
+        return CompiledFunction(self, backend)
+
     def cache(self, backend: Any = None) -> None:
         """Have the server compute the text with which every run of the program begins. Blocks.
 
@@ -164,10 +187,9 @@ class SglFunction:
         self, tracer: TracerProgramState, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> TracerProgramState:
         """Trace a program that a traced one calls."""
-        call = self._call(
-            args, {name: value for name, value in kwargs.items() if name not in RUN_SETTINGS | RUN_OPTIONS}
-        )
-        child = TracerProgramState(CHAT_TEMPLATES["default"], parent=tracer)
+        own = {name: value for name, value in kwargs.items() if name not in self._settings | RUN_OPTIONS}
+        call = self._call(args, own)
+        child = TracerProgramState(get_chat_template("default"), parent=tracer)
         tracer.child_states.append(child)
         return trace(self.func, call.arguments, child)
 
@@ -239,7 +261,9 @@ class SglFunction:
         try:
             bound = self._signature.bind(None, *args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.__name__}(): {error}") from None
+            known = self._signature.parameters.keys()
+            hints = [did_you_mean(name, known | self._settings) for name in kwargs if name not in known]
+            raise TypeError(f"{self.__name__}(): {error}{''.join(hints[:1])}") from None
         bound.apply_defaults()
         arguments: dict[str, Any] = {}
         for name, value in list(bound.arguments.items())[1:]:
@@ -253,7 +277,7 @@ def _known_template(backend: Any) -> ChatTemplate:
     try:
         return template_of(resolve_backend(backend))
     except ValueError:
-        return CHAT_TEMPLATES["default"]
+        return get_chat_template("default")
 
 
 def _check_parameters(program: SglFunction) -> None:
@@ -264,7 +288,7 @@ def _check_parameters(program: SglFunction) -> None:
     first, *others = program._signature.parameters or [None]
     if first != "s":
         raise TypeError(f'The first argument must be "s": {program.__name__} begins with {first!r}')
-    if clash := [name for name in others if name in RUN_SETTINGS | RUN_OPTIONS]:
+    if clash := [name for name in others if name in RUN_OPTIONS]:
         raise TypeError(
             f"{program.__name__} has a parameter {clash[0]!r}, which run({clash[0]}=...) takes for itself: give it another name"
         )

@@ -5,10 +5,11 @@ What comes out is stripped of white space at either end, so that it does not dep
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from sgl_jupyter.lang.hint import did_you_mean
 
 Part = tuple[Literal["reasoning", "answer"], str]
 
@@ -43,8 +44,7 @@ def reasoning_format(model_type: str | None) -> ReasoningFormat:
     if not model_type:
         raise ValueError(f"model_type must be given, one of {', '.join(FORMATS)}")
     if model_type.lower() not in FORMATS:
-        near = difflib.get_close_matches(model_type.lower(), FORMATS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(model_type.lower(), FORMATS)
         raise ValueError(f"Unsupported model type: {model_type!r} is not one of {', '.join(FORMATS)}{hint}")
     return FORMATS[model_type.lower()]
 

@@ -7,13 +7,13 @@ stop strings. Nothing that the user handed over is ever changed.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sgl_jupyter.backends.base import SamplingParams
-from sgl_jupyter.lang.ir import SglGen
+from sgl_jupyter.lang.hint import did_you_mean
+from sgl_jupyter.lang.ir import REGEX_BOOL, REGEX_FLOAT, REGEX_INT, REGEX_STR, SglGen
 from sgl_jupyter.lang.schema import schema_text
 
 FIELDS = tuple(f.name for f in dataclasses.fields(SamplingParams))
@@ -22,11 +22,6 @@ TUPLES: Mapping[str, type] = {"stop": str, "stop_regex": str, "stop_token_ids": 
 
 RUN_SETTINGS = frozenset(FIELDS) - frozenset(CONSTRAINTS)
 """The defaults for all generations of a program that `run` takes."""
-
-REGEX_INT = r"[-+]?[0-9]+[ \n]*"
-REGEX_FLOAT = r"[-+]?[0-9]*\.?[0-9]+[ \n]*"
-REGEX_BOOL = r"(True|False)"
-REGEX_STR = r"\"[\w\d\s]*\""
 
 _NUMBER_ENDS = (" ", "\n")
 _DTYPES: Mapping[Any, tuple[str, tuple[str, ...], Callable[[str], Any]]] = {
@@ -72,8 +67,7 @@ def resolve(defaults: SamplingParams, gen: SglGen, template_stop: Sequence[str])
 
 def _normalized(name: str, value: Any) -> Any:
     if name not in FIELDS:
-        near = difflib.get_close_matches(name, FIELDS, 1)
-        raise TypeError(f"unknown sampling parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise TypeError(f"unknown sampling parameter {name!r}{did_you_mean(name, FIELDS)}")
     if name in TUPLES:
         return _tuple(name, value, TUPLES[name])
     if name == "regex":

@@ -25,6 +25,7 @@ from sgl_jupyter.lang.ir import (
     as_expr,
 )
 from sgl_jupyter.lang.reader import TextReader
+from sgl_jupyter.lang.stream_executor import StreamExecutor
 
 
 class ProgramState:
@@ -124,6 +125,11 @@ class ProgramState:
     def finished(self) -> bool:
         """Whether the program has ended as it should, and not stopped or failed. Never waits."""
         return self._executor.status == "finished"
+
+    @property
+    def stream_executor(self) -> StreamExecutor:
+        """The inside of the state, by SGLang's names."""
+        return StreamExecutor(self._executor)
 
     @property
     def log(self) -> EventLog:

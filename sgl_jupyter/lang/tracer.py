@@ -12,16 +12,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sgl_jupyter.lang.chat_template import ChatTemplate
 from sgl_jupyter.lang.document import Document
 from sgl_jupyter.lang.events import Text
 from sgl_jupyter.lang.group import ProgramStateGroup, check_join_mode
 from sgl_jupyter.lang.ir import (
+    SglConcateAndAppend,
     SglConstantText,
     SglExpr,
+    SglFork,
+    SglGetForkItem,
     SglRoleBegin,
     SglRoleEnd,
     SglSetVar,
+    SglVariable,
     SglVarScopeBegin,
     SglVarScopeEnd,
     as_expr,
@@ -29,66 +32,8 @@ from sgl_jupyter.lang.ir import (
     single_nodes,
     variables_of,
 )
+from sgl_jupyter.lang.markup import ChatTemplate
 from sgl_jupyter.lang.state import BoundRole, bracket
-
-
-class _Unknown(SglExpr):
-    """An expression that stands for a value which is not known yet."""
-
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise TypeError(f"{self!r} has no value while the program is traced, so nothing can depend on it")
-
-    __bool__ = __len__ = __iter__ = __int__ = __float__ = __getitem__ = __contains__ = _refuse
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __hash__ = object.__hash__
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SglArgument(_Unknown):
-    """An argument of the program that is not given."""
-
-    name: str
-    value: Any = None
-
-    def __repr__(self) -> str:
-        return f"Argument(name={self.name}, value={self.value})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SglVariable(_Unknown):
-    """A variable, and the node that sets it."""
-
-    name: str | None
-    source: TraceNode
-
-    def __repr__(self) -> str:
-        return f"Variable({self.name!r}, source=%{self.source.node_id})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SglFork(SglExpr):
-    number: int
-
-    def __repr__(self) -> str:
-        return f"Fork(number={self.number})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SglGetForkItem(SglExpr):
-    index: int
-
-    def __repr__(self) -> str:
-        return f"GetForkItem(index={self.index})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SglConcateAndAppend(SglExpr):
-    """The texts of forks, appended to their parent's."""
-
-    number: int
-
-    def __repr__(self) -> str:
-        return f"ConcatenateAndAppend(number={self.number})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .handle import EngineHandle, attach, engines, launch
     from .load import Load, load_of
     from .models import AvailableModel, available_models
-    from .offline import Engine, Runtime
+    from .offline import Engine, Runtime, ServerArgs
     from .process import EngineDiedError, SupervisedProcess
     from .remote import RemoteEngine, connect
     from .server_command import ServerProcess, launch_server_cmd, wait_for_server
@@ -26,6 +26,7 @@ _HOMES = {
     "Load": "load",
     "RemoteEngine": "remote",
     "Runtime": "offline",
+    "ServerArgs": "offline",
     "ServerProcess": "server_command",
     "SupervisedProcess": "process",
     "WaitInterrupted": "waiting",
@@ -47,6 +48,7 @@ __all__ = [
     "Load",
     "RemoteEngine",
     "Runtime",
+    "ServerArgs",
     "ServerProcess",
     "SupervisedProcess",
     "WaitInterrupted",

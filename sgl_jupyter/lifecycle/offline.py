@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import cached_property
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, cast
 
 from .handle import launch
@@ -23,15 +23,28 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
+class ServerArgs(SimpleNamespace):
+    """An engine's model and flags as one value, for `Engine(server_args=...)` and `Runtime(server_args=...)`.
+
+    Args:
+        model_path: a bundled name, a folder, or a hub id.
+        flags: the engine's flags, and what else `launch` takes. What is not given is left to the engine.
+    """
+
+    def __init__(self, model_path: str, **flags: Any) -> None:
+        super().__init__(model_path=model_path, **flags)
+
+
 class _Owner:
     """An engine that is ready from the constructor on."""
 
-    def __init__(self, model_path: str, timeout: float | None, server_args: Json) -> None:
-        if server_args.get("engine") == "vllm":
+    def __init__(self, server_args: ServerArgs, timeout: float | None) -> None:
+        flags = dict(vars(server_args))
+        if flags.get("engine") == "vllm":
             raise ValueError(f"{type(self).__name__} needs SGLang's native routes, which vLLM has not: use launch()")
-        self.model = model_path
-        self.server_args = {"model_path": model_path, **server_args}
-        self._handle = launch(model_path, **server_args)
+        self.server_args = server_args
+        self.model = str(flags.pop("model_path"))
+        self._handle = launch(self.model, **flags)
         try:
             self._handle.wait(timeout)
         except BaseException:
@@ -93,15 +106,22 @@ class Runtime(_Owner):
         model_path: a bundled name, a folder, or a hub id.
         log_level: of the engine's log.
         launch_timeout: seconds in which the engine has to be ready.
-        server_args: the engine's flags, and what else `launch` takes; `engine="sglang"` runs SGLang's own server.
+        server_args: the model and the flags as one value, instead of by name.
+        flags: the engine's flags, and what else `launch` takes; `engine="sglang"` runs SGLang's own server.
 
     Raises what `launch` and `EngineHandle.wait` raise.
     """
 
     def __init__(
-        self, model_path: str, log_level: str = "error", launch_timeout: float = 300.0, **server_args: Any
+        self,
+        model_path: str | None = None,
+        log_level: str = "error",
+        launch_timeout: float = 300.0,
+        *,
+        server_args: ServerArgs | None = None,
+        **flags: Any,
     ) -> None:
-        super().__init__(model_path, launch_timeout, {"log_level": log_level, **server_args})
+        super().__init__(_joined(server_args, model_path, {"log_level": log_level, **flags}), launch_timeout)
         self.generate_url = f"{self.url}/generate"
 
     def cache_prefix(self, prefix: str) -> None:
@@ -143,13 +163,21 @@ class Engine(_Owner):
     Args:
         model_path: a bundled name, a folder, or a hub id.
         log_level: of the engine's log.
-        server_args: the engine's flags, and what else `launch` takes; `engine="sglang"` runs SGLang's own server.
+        server_args: the model and the flags as one value, instead of by name.
+        flags: the engine's flags, and what else `launch` takes; `engine="sglang"` runs SGLang's own server.
 
     Raises what `launch` and `EngineHandle.wait` raise.
     """
 
-    def __init__(self, model_path: str, *, log_level: str = "error", **server_args: Any) -> None:
-        super().__init__(model_path, None, {"log_level": log_level, **server_args})
+    def __init__(
+        self,
+        model_path: str | None = None,
+        *,
+        log_level: str = "error",
+        server_args: ServerArgs | None = None,
+        **flags: Any,
+    ) -> None:
+        super().__init__(_joined(server_args, model_path, {"log_level": log_level, **flags}), None)
 
     def generate(
         self,
@@ -199,6 +227,13 @@ class Engine(_Owner):
     def get_server_info(self) -> Json:
         """The engine's arguments and state."""
         return self.endpoint.get_server_info()
+
+
+def _joined(server_args: ServerArgs | None, model_path: str | None, flags: Json) -> ServerArgs:
+    """What was given as one value and what was given by name. Raises TypeError where there is no model."""
+    if model_path is not None:
+        flags["model_path"] = model_path
+    return ServerArgs(**flags | vars(server_args or SimpleNamespace()))
 
 
 def _body(prompt: Any, sampling_params: Any, input_ids: Any, options: GenerateOptions) -> Json:

@@ -124,7 +124,7 @@ def test_a_runtime_answers_as_sglangs_does(registry: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(INSTALLED), os.environ.get("PYTHONPATH", "")]))
     flags: dict[str, Any] = {"engine": "sglang", "device": "cpu", "max_total_tokens": 4096}
     with sgl.Runtime(model_path="tiny-chat", name="server", **flags) as runtime:
-        assert runtime.server_args["max_total_tokens"] == 4096
+        assert runtime.server_args.max_total_tokens == 4096
         assert runtime.generate_url == f"{runtime.url}/generate"
         answer = json.loads(runtime.generate("The capital of France is", GREEDY, return_logprob=True))
         assert answer["meta_info"]["output_token_logprobs"]

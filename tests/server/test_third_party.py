@@ -172,7 +172,7 @@ def test_many_programs_at_once(backend: sgl.OpenAI) -> None:
         s += sgl.user(f"What is the capital of {country}?") + sgl.assistant(sgl.gen("x"))
 
     if not backend.is_chat_model:
-        backend.chat_template_name = "qwen"
+        backend.chat_template = "qwen"
     states = capital.run_batch([{"country": c} for c in ("France", "Italy", "Japan")], backend=backend, temperature=0.0)
     assert [city in state["x"] for city, state in zip(("Paris", "Rome", "Tokyo"), states, strict=True)] == [True] * 3
 

@@ -22,7 +22,7 @@ class FakeBackend(BaseBackend):
     """
 
     def __init__(self, *answers: Answer | Callable[[str], Answer], template: str = "chatml") -> None:
-        self.chat_template_name = template
+        self.chat_template = template
         self.answers = list(answers) or ["an answer"]
         self.requests: list[tuple[str, SamplingParams]] = []
         self.cached: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -124,22 +125,20 @@ def test_1000_states_share_the_connections_of_one_pool() -> None:
 
 def test_num_threads_limits_the_runs_at_a_time() -> None:
     running, most = 0, 0
-    lock = threading.Lock()
+    three_are_there = threading.Event()
 
     class Counting(FakeBackend):
         async def generate(self, prompt: str, params: Any) -> Any:
-            nonlocal running, most
-            with lock:
-                running += 1
-                most = max(most, running)
+            nonlocal running, most  # on the one loop
+            running += 1
+            most = max(most, running)
+            if running == 3:
+                asyncio.get_running_loop().call_later(0.05, three_are_there.set)  # time for a fourth one to come too
             async for chunk in super().generate(prompt, params):
                 yield chunk
-            with lock:
-                running -= 1
+            running -= 1
 
-    pause = threading.Event()
-    threading.Timer(0.05, pause.set).start()
-    echo.run_batch(words(12), backend=Counting([pause, "x"]), num_threads=3)
+    within(60, lambda: echo.run_batch(words(12), backend=Counting([three_are_there, "x"]), num_threads=3))
     assert most == 3
 
 

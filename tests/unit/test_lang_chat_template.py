@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 import sgl_jupyter as sgl
-from sgl_jupyter.lang.chat_template import CHAT_TEMPLATES, get_chat_template, get_chat_template_by_model_path
+from sgl_jupyter.lang import chat_template
+from sgl_jupyter.lang.chat_template import (
+    ChatTemplate,
+    get_chat_template,
+    get_chat_template_by_model_path,
+    register_chat_template,
+    register_chat_template_matching_function,
+)
+from sgl_jupyter.lang.known_templates import TEMPLATES
 from sgl_jupyter.lang.program import begin_state
 
 from .fake_backend import FakeBackend
@@ -66,6 +74,46 @@ def test_the_template_is_chosen_by_the_models_path(model_path: str, name: str) -
     assert get_chat_template_by_model_path(model_path).name == name
 
 
+def test_default_system_prompts_stand_where_sglang_has_them() -> None:
+    with_prompt = {template.name for template in TEMPLATES if template.default_system_prompt}
+    assert with_prompt == {
+        "qwen", "qwen2-vl", "chatml-llava", "vicuna_v1.1", "yi-vl", "dbrx-instruct", "internvl-2-5", "interns1",
+    }  # fmt: skip
+
+
+def test_a_whole_conversation_is_written_as_programs_write_it() -> None:
+    messages = [{"role": role, "content": content} for role, content in CHAT]
+    for template in TEMPLATES:
+        assert template.get_prompt(messages) == render(template.name, *CHAT)
+    default = [{"role": "system", "content": None}, {"role": "user", "content": "U"}]
+    assert get_chat_template("qwen").get_prompt(default) == render("qwen", ("user", "U"))
+    assert get_chat_template("llama-2-chat").get_prompt(default) == "[INST] U [/INST]"
+
+
+def test_a_process_can_add_templates_and_rules_that_choose_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "_registry", chat_template.Registry())
+    roles = {"user": ("<u>", "</u>"), "assistant": ("<a>", "</a>")}
+    register_chat_template(ChatTemplate(name="mine", default_system_prompt=None, role_prefix_and_suffix=roles))
+    assert render("mine", *CHAT[1:3]) == "<u>U</u><a>A</a>"
+
+    @register_chat_template_matching_function
+    def mine(model_path: str) -> str | None:
+        return "mine" if "my-qwen" in model_path else None
+
+    assert mine("my-qwen") == "mine"
+    assert get_chat_template_by_model_path("org/my-qwen-7b-chat").name == "mine"
+    assert get_chat_template_by_model_path("org/qwen-7b-chat").name == "qwen"
+
+
+def test_a_backend_can_be_given_a_template_as_a_value() -> None:
+    backend = FakeBackend()
+    backend.chat_template = get_chat_template("llama-3-instruct")
+    s = begin_state(backend)
+    s += sgl.user("U")
+    assert s.text() == "<|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>"
+    assert backend.get_chat_template().image_token == "<|image|>"
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(KeyError, match="qwen2-vl"):
         get_chat_template("qwen4")
@@ -77,4 +125,4 @@ def test_all_names_of_sglang_are_there() -> None:
         "llama-3-instruct", "llama-3-instruct-llava", "llama-4", "yi-1.5", "yi-vl", "gemma-it", "gemma-4-it", "dbrx-instruct",
         "c4ai-command-r", "granite-3-instruct", "deepseek-v3", "janus", "janus-pro", "minicpmv", "minicpmo", "internvl-2-5",
         "interns1", "glm-4v",
-    } == set(CHAT_TEMPLATES)  # fmt: skip
+    } == {template.name for template in TEMPLATES}  # fmt: skip

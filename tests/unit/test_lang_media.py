@@ -130,6 +130,55 @@ def test_forks_see_the_images_of_their_parent_and_their_own() -> None:
     assert sorted(len(prompt.media) for prompt in backend.prompts_seen) == [1, 2]
 
 
+def test_each_fork_of_several_can_be_given_an_image_of_its_own() -> None:
+    backend = SeeingBackend()
+    s = begin_state(backend)
+    s += sgl.user("Which color?")
+    forks = s.fork(3)
+    forks += [sgl.user(sgl.image(picture(color=color)) + "?") for color in ("red", "green", "blue")]
+    forks += sgl.assistant(sgl.gen("x"))
+    forks.join()
+    assert len({prompt.media for prompt in backend.prompts_seen}) == 3
+
+
+def test_an_image_stands_wherever_text_can() -> None:
+    backend, shown = SeeingBackend(), sgl.image(picture())
+    s = begin_state(backend)
+    s += shown
+    s.user(shown)
+    with s.user(), s.var_scope("scope"):
+        s += "a" + shown + shown + "b"
+    s += sgl.user_begin() + shown + sgl.user_end()
+    with s.copy() as aside:
+        aside += shown + sgl.gen("x")
+    s += sgl.assistant(shown + sgl.gen("x"))
+    s.sync()
+    token = "<|vision_start|><|image_pad|><|vision_end|>"
+    assert s["scope"] == f"a{token}{token}b"
+    assert [len(prompt.media) for prompt in backend.prompts_seen] == [6, 6]
+    assert s.text().count(token) == 6
+
+
+@pytest.mark.parametrize("wrong", [lambda shown: shown, lambda shown: sgl.assistant(shown + sgl.gen("x"))])
+def test_an_image_that_would_not_reach_a_model_that_answers_messages_is_an_error(wrong: Any) -> None:
+    backend = SeeingBackend()
+    backend.is_chat_model = True
+    s = begin_state(backend)
+    s += wrong(sgl.image(picture()))
+    with pytest.raises(sgl.UnsupportedFeature, match=r"SeeingBackend .* no user's message: write user\(image"):
+        s.sync()
+
+
+def test_an_image_that_is_an_argument_is_traced() -> None:
+    @sgl.function
+    def look(s: Any, picture: Any, film: Any) -> None:
+        s += sgl.image(picture) + sgl.video(film, 3) + sgl.gen("x")
+
+    picture_argument, film_argument = (f"Argument(name={name}, value=None)" for name in ("picture", "film"))
+    nodes = look.trace(backend=SeeingBackend()).nodes
+    assert list(map(repr, nodes)) == [f"SglImage({picture_argument})", f"SglVideo({film_argument}, 3)", "Gen('x')"]
+
+
 def test_a_backend_that_sees_no_images_says_so_by_its_name() -> None:
     s = begin_state(FakeBackend())
     s += sgl.image(picture())

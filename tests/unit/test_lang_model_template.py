@@ -13,7 +13,7 @@ import pytest
 import sgl_jupyter as sgl
 from sgl_jupyter.backends.base import ModelTemplate
 from sgl_jupyter.backends.model_info import model_template
-from sgl_jupyter.lang.chat_template import CHAT_TEMPLATES, template_of
+from sgl_jupyter.lang.chat_template import get_chat_template, template_of
 from sgl_jupyter.lang.jinja import NotConcatenative
 from sgl_jupyter.lang.model_template import derive
 from sgl_jupyter.lang.program import begin_state
@@ -32,7 +32,7 @@ class ModelBackend(FakeBackend):
 
     def __init__(self, published: Published, name: str = "someone/new-model") -> None:
         super().__init__()
-        self.chat_template_name = None
+        self.chat_template = None
         self.model_path = name
         self.model_template = ModelTemplate(published.source, published.bos_token, published.eos_token)
 
@@ -132,8 +132,21 @@ def test_the_token_of_an_image_is_the_templates() -> None:
     assert derive(ModelTemplate(QWEN3.source)).image_token == "<image>"
 
 
+def test_a_model_that_sees_has_the_image_token_of_its_kind_where_its_template_takes_no_images() -> None:
+    backend = ModelBackend(QWEN3, "someone/seeing")
+    backend.model_type = "qwen2_5_vl"
+    assert template_of(backend).image_token == "<|vision_start|><|image_pad|><|vision_end|>"
+    assert template_of(backend).role_prefix_and_suffix["user"] == ("<|im_start|>user\n", "<|im_end|>\n")
+
+
+def test_a_model_without_a_template_has_that_of_its_kind() -> None:
+    backend = ModelBackend(QWEN3, "someone/seeing-base")
+    backend.model_type, backend.model_template = "qwen2_5_vl", None
+    assert template_of(backend) is get_chat_template("qwen2-vl")
+
+
 def test_sglangs_template_comes_first_where_the_path_matches() -> None:
-    assert template_of(ModelBackend(QWEN3, "Qwen/Qwen3-4B-Instruct-2507")) is CHAT_TEMPLATES["qwen"]
+    assert template_of(ModelBackend(QWEN3, "Qwen/Qwen3-4B-Instruct-2507")) is get_chat_template("qwen")
     assert template_of(ModelBackend(QWEN3, "Qwen/Qwen3-4B")).name == "Qwen/Qwen3-4B"
 
 
@@ -158,7 +171,7 @@ def test_a_template_that_cannot_be_written_message_by_message_is_not_used_and_to
         derive(ModelTemplate(source))
     backend = ModelBackend(Published(source, "", ""), name=f"odd/{abs(hash(source))}")
     with pytest.warns(UserWarning, match=r"cannot be used.*chat_template_name=\.\.\., one of default,"):
-        assert template_of(backend) is CHAT_TEMPLATES["default"]
+        assert template_of(backend) is get_chat_template("default")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         template_of(backend)

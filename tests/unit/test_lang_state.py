@@ -98,8 +98,9 @@ def test_reading_one_variable_does_not_wait_for_later_ones() -> None:
 def test_reading_what_nothing_sets_is_a_key_error() -> None:
     s = begin_state(FakeBackend())
     s += sgl.gen("x")
-    with pytest.raises(KeyError, match="y"):
+    with pytest.raises(KeyError, match="y") as caught:
         within(5, lambda: s["y"])
+    assert caught.value.__notes__ == ["nothing sets it; there is 'x'"]
 
 
 def test_a_variable_is_in_the_state_as_soon_as_it_is_sure_to_come() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import sgl_jupyter as sgl
-from sgl_jupyter.lang.tracer import SglVariable
+from sgl_jupyter.lang.ir import SglVariable
 
 from .fake_backend import FakeBackend, within
 
@@ -81,6 +81,35 @@ def test_programs_that_a_traced_one_calls_are_traced_with_it() -> None:
     graph = tracer.last_node.print_graph_dfs()
     assert "Gen('detail')" in graph
     assert "Argument(name=topic, value=None)" in graph
+
+
+def test_a_compiled_program_shows_its_graph_and_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    @sgl.function
+    def about(s: Any, topic: str) -> None:
+        s += "About " + topic + sgl.gen("x")  # type: ignore[operator]
+
+    backend = FakeBackend()
+    compiled = about.compile(backend=backend)
+    compiled.print_graph()
+    assert capsys.readouterr().out.splitlines() == [
+        "%0 = Constant('About ')",
+        "%1 = %0 + Argument(name=topic, value=None)",
+        "%2 = %1 + Gen('x')",
+    ]
+    assert backend.requests == []
+    assert compiled.run(topic="a", backend=backend, temperature=0).text() == "About aan answer"
+    states = compiled.run_batch([{"topic": "b"}, {"topic": "c"}], backend=backend, temperature=0)
+    assert [state.arguments["topic"] for state in states] == ["b", "c"]
+    assert {params.temperature for _, params in backend.requests} == {0}
+
+
+def test_a_program_that_depends_on_its_arguments_cannot_be_compiled() -> None:
+    @sgl.function
+    def about(s: Any, topic: str) -> None:
+        s += "long" if len(topic) > 9 else "short"
+
+    with pytest.raises(TypeError, match="has no value while the program is traced"):
+        about.compile()
 
 
 def test_forks_scopes_and_copies_are_traced() -> None:

@@ -238,8 +238,18 @@ def test_a_recorder_and_its_replay_tell_what_the_backend_tells(path: Path) -> No
     backend.model_path, backend.sees_images = "org/seeing", True
     backend.model_template = sgl.backends.base.ModelTemplate("{{ x }}", "<s>", "</s>")
     recorder = Recorder(backend, path)
-    for name in ("model_path", "chat_template_name", "sees_images", "model_template", "is_chat_model"):
+    for name in ("model_path", "model_type", "chat_template", "sees_images", "model_template", "is_chat_model"):
         assert getattr(recorder, name) == getattr(Replay(path), name) == getattr(backend, name)
+
+
+def test_a_chat_template_that_a_backend_was_given_is_recorded(path: Path) -> None:
+    backend = FakeBackend()
+    backend.chat_template = sgl.lang.chat_template.get_chat_template("mistral")
+    Recorder(backend, path)
+    replayed = Replay(path).get_chat_template()
+    conversation = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    assert replayed.get_prompt(conversation) == backend.chat_template.get_prompt(conversation)
+    assert list(replayed.stop_str) == ["</s>"]
 
 
 def test_forks_and_threads_record_and_replay(path: Path) -> None:

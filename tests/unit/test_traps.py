@@ -19,7 +19,7 @@ from sgl_jupyter.notebook.html import highlight_html
 from sgl_jupyter.utils import wait_for_server
 
 from .fake_backend import FakeBackend, within
-from .fake_server import serve
+from .fake_server import serve, sse
 
 
 def test_ub25_a_prompt_shows_any_number_of_images() -> None:
@@ -62,8 +62,10 @@ def test_ub34_every_role_of_janus_pro_has_its_markup() -> None:
 
 
 def test_ub35_a_generation_that_is_cut_off_says_so() -> None:
-    s = begin_state(FakeBackend("x", template="default"))
-    s += sgl.gen("answer")
-    assert s.get_meta_info("answer") is not None
-    assert (s.get_meta_info("answer") or {})["finish_reason"] == {"type": "stop"}
-    assert SamplingParams().max_new_tokens == 128
+    with serve() as server:
+        cut = {"completion_tokens": 128, "finish_reason": {"type": "length", "length": 128}}
+        server.respond = lambda body: sse({"text": "and so on", "meta_info": cut})
+        s = begin_state(sgl.RuntimeEndpoint(server.url))
+        s += "Tell: " + sgl.gen("answer")
+        assert s.get_meta_info("answer")["finish_reason"] == {"type": "length", "length": 128}  # type: ignore[index]
+    assert server.bodies[0]["sampling_params"]["max_new_tokens"] == 128, "SGLang's number"
