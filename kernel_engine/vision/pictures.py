@@ -71,9 +71,6 @@ class PictureReader:
         pictures = [await asyncio.gather(*(self._picture(file) for file in each)) for each in files]
         return Shown(self._sight, dict(zip(wanted, pictures, strict=True)))
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False)
-
     async def _picture(self, file: bytes) -> Picture:
         loop = asyncio.get_running_loop()
         key = await loop.run_in_executor(self._threads, self._key, file)

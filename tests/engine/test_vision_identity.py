@@ -10,7 +10,7 @@ from PIL.Image import Image
 from kernel_engine.model import Model
 from kernel_engine.vision.prompt import Prompt
 
-from .sighted import CONFIGS, IMAGES, SAME_SIZE, SightedOracle, model_of, prompt, shown
+from .sighted import CONFIGS, IMAGES, SAME_SIZE, SightedOracle, image, model_of, picture, prompt, shown
 from .support import StepEngine
 
 BEFORE, AFTER, OTHER = [10, 11, 12, 13], [20, 21, 22], [30, 31, 32, 33, 34]
@@ -155,3 +155,10 @@ def test_an_image_is_computed_once_for_different_prompts_that_show_it(twins: Twi
     result = engine.generate(twins.prompt([*OTHER, *shown(1)], IMAGES[2:]), max_new_tokens=COUNT)
     assert (result.last.cached_tokens, sight.computed) == (0, computed)
     twins.check(engine)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 500), (500, 3), (28, 900), (640, 480)])
+def test_an_image_of_any_size_has_an_embedding_for_each_place(twins: Twins, size: tuple[int, int]):
+    made = picture(twins.model, image(*size, seed=5), -1000 - 2 * size[0] - 2000 * size[1])
+    assert twins.model.sight
+    assert len(twins.model.sight.embeddings(made)) == made.tokens > 0
