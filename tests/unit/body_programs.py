@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -43,15 +43,20 @@ def answer(body: dict[str, Any]) -> Response:
     return JSONResponse([one()] * n if (n := body["sampling_params"].get("n", 1)) > 1 else one())
 
 
-Run = Callable[[Any], None]
-"""Runs a program on a backend to its end."""
+Run = Callable[[Any], Sequence[Any]]
+"""Runs a program on a backend to its end, and gives its states."""
 
 
 def programs(sgl: Any) -> dict[str, Run]:
     """The programs by their names; `sgl` is the package whose words they use."""
 
     def one(body: Callable[..., Any], **settings: Any) -> Run:
-        return lambda backend: sgl.function(body).run(backend=backend, **settings).sync()
+        def run(backend: Any) -> Sequence[Any]:
+            state = sgl.function(body).run(backend=backend, **settings)
+            state.sync()
+            return [state]
+
+        return run
 
     def plain(s: Any) -> None:
         s += "The capital of France is" + sgl.gen("x")
@@ -134,14 +139,18 @@ def programs(sgl: Any) -> dict[str, Run]:
     def question(s: Any, question: Any) -> None:
         s += "Q: " + question + "\nA:" + sgl.gen("x", stop="\n")
 
-    def streamed(backend: Any) -> None:
-        "".join(sgl.function(plain).run(backend=backend, stream=True).text_iter())
+    def streamed(backend: Any) -> Sequence[Any]:
+        state = sgl.function(plain).run(backend=backend, stream=True)
+        assert "".join(state.text_iter()) == state.text()
+        return [state]
 
-    def cache(backend: Any) -> None:
+    def cache(backend: Any) -> Sequence[Any]:
         sgl.function(chat).cache(backend)
+        return []
 
-    def batch(backend: Any) -> None:
-        sgl.function(question).run_batch([{"question": "1+1?"}, {"question": "2+2?"}], num_threads=1, backend=backend)
+    def batch(backend: Any) -> Sequence[Any]:
+        items = [{"question": "1+1?"}, {"question": "2+2?"}]
+        return sgl.function(question).run_batch(items, num_threads=1, backend=backend)
 
     knows_stop_regex = "stop_regex" in inspect.signature(sgl.gen).parameters  # SGLang's client since 0.5
     return {

@@ -105,9 +105,7 @@ def test_arguments_that_do_not_fit_are_told_before_anything_runs(backend: FakeBa
     for stream in (False, True):
         with pytest.raises(TypeError, match=r"qa\(\): missing a required argument: 'question'"):
             qa.run(stream=stream, backend=backend)
-        with pytest.raises(
-            TypeError, match=r"qa\(\): got an unexpected .* 'temprature'; did you mean 'temperature'\?"
-        ):
+        with pytest.raises(TypeError, match=r"qa\(\): got an unexpected .* 'temprature'; did you mean 'temperature'\?"):
             qa.run("Q", temprature=0, stream=stream, backend=backend)
     assert backend.requests == []
 

@@ -1,8 +1,7 @@
 """The bodies that programs send, beside those that SGLang's own client sent for the same programs.
 
-`data/sglang_bodies.json` holds what the clients of SGLang 0.4.6.post4 and 0.5.23 sent to a recording server for each of
-`body_programs`; `record_sglang_bodies` wrote it. Where ours differ, the difference stands in `as_sglang`, with its reason in
-docs/language.md.
+`sglang_client` recorded what the clients of SGLang 0.4.6.post4 and 0.5.23 sent to the server that answers here, and the texts and
+variables that came of it. Where our bodies differ, the difference stands in `as_sglang`, with its reason in docs/language.md.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ import sgl_jupyter as sgl
 from .body_programs import answer, programs
 from .fake_backend import within
 from .fake_server import FakeServer, serve
-from .record_sglang_bodies import DATA
+from .sglang_client import end_of, recorded
 
-RECORDED: dict[str, dict[str, list[dict[str, Any]]]] = json.loads(DATA.read_text(encoding="utf-8"))
-"""By the version of SGLang's client, and the name of the program."""
+RECORDED = recorded()
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +56,25 @@ def key(body: dict[str, Any]) -> str:
     return json.dumps(body, sort_keys=True)
 
 
-@pytest.mark.parametrize(("version", "name"), [(version, name) for version in RECORDED for name in RECORDED[version]])
-def test_a_programs_requests_are_those_of_sglangs_own_client(version: str, name: str, server: FakeServer) -> None:
+@pytest.mark.parametrize("line", RECORDED, ids=lambda line: f"{line['client']}-{line['program']}")
+def test_a_programs_requests_and_its_end_are_those_of_sglangs_own_client(
+    line: dict[str, Any], server: FakeServer
+) -> None:
     server.bodies.clear()
-    within(20, programs(sgl)[name], sgl.RuntimeEndpoint(server.url))
+    states = within(20, programs(sgl)[line["program"]], sgl.RuntimeEndpoint(server.url))
     mine = [as_sglang(body) for body in server.bodies]
-    theirs = [without_defaults(body) for body in RECORDED[version][name]]
+    theirs = [without_defaults(body) for body in line["bodies"]]
     assert sorted(mine, key=key) == sorted(theirs, key=key)
+    assert not line["ends"] or [end_of(state) for state in states] == line["ends"]
 
 
 def test_every_program_was_recorded_with_both_clients() -> None:
-    assert set(RECORDED) == {"0.4.6.post4", "0.5.23"}
-    assert set(RECORDED["0.5.23"]) == set(programs(sgl))
-    assert set(RECORDED["0.4.6.post4"]) == set(programs(sgl)) - {"stop_regex"}
+    names = {(line["client"], line["program"]) for line in RECORDED}
+    assert names == {(client, name) for client in ("0.4.6.post4", "0.5.23") for name in programs(sgl)} - {
+        ("0.4.6.post4", "stop_regex")
+    }
+    without_end = {line["program"] for line in RECORDED if not line["ends"]}
+    assert without_end == {"cache", "samples", "select_greedily", "select_by_gain"}, "UB-8, UB-9"
 
 
 def test_every_generation_of_one_text_is_streamed(server: FakeServer) -> None:
