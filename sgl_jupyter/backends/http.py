@@ -94,5 +94,7 @@ def _telling_of(url: str) -> Iterator[None]:
         raise BackendUnreachable(f"nothing answers at {url}: is the server running? ({error})") from error
     except aiohttp.ClientResponseError as error:
         raise BackendUnreachable(f"{url} does not speak HTTP/1.1 ({error.message.strip()})") from error
+    except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
+        raise BackendUnreachable(f"{url} went away before its answer was complete") from error
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise BackendUnreachable(f"{url} went away before its answer was complete ({error!r})") from error

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
+from sgl_jupyter.backends.base import BackendError
 from sgl_jupyter.lang.events import INTERRUPTIBLE, Failed, Finished, Forked, Joined, Stopped
 from sgl_jupyter.lang.interpreter import Interpreter
 from sgl_jupyter.lang.ir import SglExpr, role_after, single_nodes, variables_of
@@ -230,7 +231,9 @@ class Executor:
     def _settle(self, outcome: Stopped | Failed) -> None:
         """Decide how the state ends, and drop what was not begun. The lock is held."""
         self._outcome = outcome
-        self._traceback = outcome.error.__traceback__ if isinstance(outcome, Failed) else None
+        if isinstance(outcome, Failed):
+            _leave_out_machinery(outcome.error)
+            self._traceback = outcome.error.__traceback__
         self._queue.clear()
         self._unset.clear()
 
@@ -243,3 +246,9 @@ class Executor:
         self.closed.set_result(last)
         for child in self._children:
             child.end() if isinstance(last, Finished) else child.cancel()
+
+
+def _leave_out_machinery(error: BaseException) -> None:
+    """What a backend tells is all in its message: none of the lines that it came through are the program's."""
+    if isinstance(error, BackendError):
+        error.__traceback__ = error.__cause__ = error.__context__ = None

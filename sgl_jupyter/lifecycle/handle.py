@@ -55,9 +55,18 @@ class EngineHandle(SupervisedProcess):
         )
         return self
 
-    @cached_property
+    @property
     def endpoint(self) -> BaseBackend:
-        """The backend that runs programs on this engine. The first use waits until the engine is ready."""
+        """The backend that runs programs on this engine. The first use waits until the engine is ready.
+
+        Raises EngineDiedError if it is dead.
+        """
+        if not self.is_running():
+            raise self.death()
+        return self._endpoint
+
+    @cached_property
+    def _endpoint(self) -> BaseBackend:
         from .remote import backend_at
 
         return backend_at(str(self.wait().url), self.api_key)

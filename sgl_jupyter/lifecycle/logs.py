@@ -10,6 +10,9 @@ from . import registry
 KEPT = 20
 """Logs of engines that are gone; older ones are deleted."""
 TAIL_BYTES = 1 << 18
+LAST_WORDS = 20
+"""Lines of a log that an error tells, none longer than `WIDTH` characters: servers log all their settings on one line."""
+WIDTH = 240
 
 
 def tail(path: Path, n: int) -> list[str]:
@@ -26,6 +29,12 @@ def tail(path: Path, n: int) -> list[str]:
 
 def last_line(path: Path) -> str:
     return "".join(tail(path, 1))
+
+
+def last_words(path: Path) -> str:
+    """The end of a log, for an error's message."""
+    lines = (line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in tail(path, LAST_WORDS))
+    return "\n".join(lines) or "(empty)"
 
 
 def prune() -> None:

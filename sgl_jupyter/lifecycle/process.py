@@ -28,6 +28,10 @@ MAX_SOCKET_PATH = 100
 class EngineDiedError(RuntimeError):
     """An engine's process ended while it was needed. The message holds its exit code and the end of its log."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: no line of the cell is to blame, nor one of ours."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class SupervisedProcess:
     """What `subprocess.Popen` tells of a process and can do to it, for one that dies with the kernel and has a log."""
@@ -186,8 +190,8 @@ class SupervisedProcess:
         how = f"exited with code {code}"
         if code is not None and code < 0:
             how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
-        last_words = self.logs(20) or "(empty)"
-        return EngineDiedError(f"{self.name!r} {how}. The end of its log, {self.log_path}:\n{last_words}")
+        end = logs.last_words(self.log_path)
+        return EngineDiedError(f"{self.name!r} {how}. The end of its log, {self.log_path}:\n{end}")
 
     def _end(self, op: str) -> None:
         self._refresh()

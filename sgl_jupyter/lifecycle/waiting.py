@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from .console import status_line
+from .logs import last_words
 from .process import SupervisedProcess
 
 
@@ -40,7 +41,7 @@ def wait_until(
                 raise process.death()
             left = deadline - time.monotonic()
             if left <= 0:
-                last = process.logs(20) if process else news()
+                last = last_words(process.log_path) if process else news()
                 raise TimeoutError(f"{what} was not ready after {timeout:g} s. The last that was heard of it:\n{last}")
             line.show(news())
             pause(left)

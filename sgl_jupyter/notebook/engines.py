@@ -22,8 +22,10 @@ from sgl_jupyter.notebook.engine_tables import engine_table, model_table, settin
 if TYPE_CHECKING:
     from traitlets.config import Configurable
 
-    from sgl_jupyter.lifecycle import EngineHandle, RemoteEngine
+    from sgl_jupyter.lifecycle import EngineDiedError, EngineHandle, RemoteEngine
 
+DEATH_PATIENCE = 0.5
+"""Seconds after a connection broke in which an engine's end is told."""
 NO_ENGINE = "there is no engine to run on. Launch one first:  %sgl launch tiny-chat"
 
 
@@ -92,6 +94,15 @@ class EngineCommands:
         if isinstance(backend, EngineHandle) and not backend.is_running():
             raise backend.death()
         return backend
+
+    def death_of(self, place: Any) -> EngineDiedError | None:
+        """How the engine has ended that did not answer, if it is one of this machine's and has ended."""
+        from sgl_jupyter.lifecycle import EngineHandle
+
+        if not isinstance(place, EngineHandle):
+            return None
+        place.watch(DEATH_PATIENCE)
+        return None if place.is_running() else place.death()
 
     def _launch(self, arguments: argparse.Namespace) -> None:
         from sgl_jupyter.lifecycle import launch

@@ -26,6 +26,7 @@ from sgl_jupyter.lang.config import global_config, resolve_backend
 from sgl_jupyter.lang.dry import DryBackend
 from sgl_jupyter.lang.program import begin_state
 from sgl_jupyter.lang.state import ProgramState
+from sgl_jupyter.lifecycle.waiting import WaitInterrupted
 from sgl_jupyter.notebook.arguments import HelpRequested, MagicParser, count, split, variable_name
 from sgl_jupyter.notebook.cell import Body
 from sgl_jupyter.notebook.completion import Completer
@@ -138,7 +139,8 @@ class SglMagics(Magics):
             print(help_text)
             return None
         body = Body.compile(self._shell, line, cell)
-        backend = resolve_backend(self._backend(arguments))
+        place = self._place(arguments)
+        backend = _reached(place)
         state = self._begin(backend, arguments)
         view = "none" if arguments.quiet else arguments.view or self.display
         sink = sink_for(self._shell, self.max_saved_chars, view)
@@ -150,6 +152,10 @@ class SglMagics(Magics):
         try:
             with display:
                 value = _run(body, state, display, namespace, arguments.bg)
+        except ConnectionError:
+            if death := self._engines.death_of(place):
+                raise death from None
+            raise
         finally:
             if arguments.export:
                 namespace.update(_exportable(display.run))
@@ -187,12 +193,30 @@ class SglMagics(Magics):
             return_text_in_logprobs=arguments.tokens or None,
         )
 
-    def _backend(self, arguments: argparse.Namespace) -> Any:
+    def _place(self, arguments: argparse.Namespace) -> Any:
+        """Where the cell is to run: a backend or an engine."""
+        __tracebackhide__ = True
         name = arguments.engine or self.engine
         if arguments.dry and not name:
             return DryBackend(like=global_config.default_backend)
         backend = self._engines.backend(name)
         return DryBackend(like=backend) if arguments.dry else backend
+
+
+def _reached(place: Any) -> Any:
+    """The backend at `place`, which may be an engine that has to be waited for.
+
+    If it does not answer, none of the lines between that and the cell are to blame, so none are shown.
+    """
+    __tracebackhide__ = True
+    try:
+        return resolve_backend(place)
+    except WaitInterrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped while waiting for an answer of the engine.") from None
+    except RuntimeError as error:
+        raise error.with_traceback(None) from None
 
 
 def _run(body: Body, state: ProgramState, display: RunDisplay, namespace: dict[str, Any], goes_on: bool) -> Any:

@@ -188,6 +188,33 @@ def test_an_error_of_the_engine_is_told_without_our_own_lines(kernel: NotebookKe
     assert kernel.run('%%sgl\nassistant(gen("x"))').shown[-1].endswith("x=«fine»")
 
 
+@pytest.mark.parametrize(
+    "cell", ['%%sgl\nassistant(gen("city"))\ns["city"]', 'where.run()["city"]', "where.run_batch([{}])"]
+)
+def test_an_error_of_the_engine_points_at_the_line_that_reads_and_not_into_the_http_library(
+    kernel: NotebookKernel, cell: str
+) -> None:
+    kernel.answers('["Par", BackendError("out of memory")]')
+    kernel.run('@function\ndef where(s):\n    s += assistant(gen("city"))')
+    ran = kernel.run(cell)
+    assert ran.reply["ename"] == "BackendError"
+    assert cell.splitlines()[-1] in ran.traceback
+    assert "The above exception" not in ran.traceback
+    assert "scripted_backend.py" not in ran.traceback
+
+
+def test_an_engine_that_does_not_answer_is_told_without_our_own_lines(kernel: NotebookKernel) -> None:
+    engine = "class Silent:\n    @property\n    def endpoint(self):\n        {does}\nset_default_backend(Silent())"
+    kernel.run(engine.format(does="raise BackendError('no answer in 30 s') from OSError()"))
+    cell = kernel.run('%%sgl\nuser("x")')
+    assert cell.reply["evalue"] == "no answer in 30 s"
+    assert "OSError" not in cell.traceback
+    assert "config.py" not in cell.traceback
+    kernel.run(engine.format(does="print('asked'); __import__('time').sleep(30)"))
+    cell = kernel.finish(kernel.start('%%sgl\nuser("x")'), interrupt_at="asked")
+    assert cell.traceback == "Stopped while waiting for an answer of the engine."
+
+
 def test_a_mistake_in_an_expression_points_at_its_line(kernel: NotebookKernel) -> None:
     cell = kernel.run('%%sgl\nuser_begin()\nuser("hi")')
     assert cell.reply["ename"] == "ValueError"

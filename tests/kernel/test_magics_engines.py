@@ -73,13 +73,26 @@ def test_an_engine_that_dies_while_loading_tells_its_last_words(kernel: Notebook
     assert "no such model: broken" in cell.reply["evalue"]
 
 
+KILL = "import os\nengine = sgl_jupyter.global_config.default_backend\nos.kill(engine.pid, 9)\n"
+
+
 def test_a_cell_on_a_dead_engine_tells_its_last_words(kernel: NotebookKernel) -> None:
-    kernel.run("%sgl launch good-model")
-    kernel.run("import os; engine = __import__('sgl_jupyter').global_config.default_backend; os.kill(engine.pid, 9)")
-    kernel.run("while engine.is_running(): engine.watch(0.1)")
-    cell = kernel.run('%%sgl\nuser("x")')
+    kernel.run("import sgl_jupyter\n%sgl launch good-model")
+    kernel.run(KILL + "while engine.is_running(): engine.watch(0.1)")
+    kernel.run('@sgl_jupyter.function\ndef ask(s):\n    s += "x"')
+    for cell in ('%%sgl\nuser("x")', "ask.run()", "ask.run_batch([{}])"):
+        ran = kernel.run(cell)
+        assert ran.reply["ename"] == "EngineDiedError"
+        assert ran.traceback.startswith("EngineDiedError: 'good-model' was ended by signal 9")
+        assert "Loading weights 43 %" in ran.traceback
+
+
+def test_a_cell_whose_engine_dies_meanwhile_tells_its_last_words(kernel: NotebookKernel) -> None:
+    kernel.run("import sgl_jupyter\n%sgl launch good-model")
+    cell = kernel.run(f'%%sgl\nsgl_jupyter.user("x")\n{KILL}s.assistant(sgl_jupyter.gen("y"))')
     assert cell.reply["ename"] == "EngineDiedError"
-    assert "signal 9" in cell.reply["evalue"]
+    assert "Loading weights 43 %" in cell.traceback
+    assert "[failed: BackendUnreachable" in cell.shown[-1]
 
 
 @pytest.mark.parametrize(
