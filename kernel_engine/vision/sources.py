@@ -25,6 +25,8 @@ FETCH_SECONDS = 10.0
 MAX_REDIRECTS = 3
 VIDEO = "video:"
 """Begins a video: the PNG files of its frames one after another, in base64, as SGLang's client sends it."""
+JPEG = "/9j/"
+"""How the file of a photograph begins in base64: like a path."""
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -47,6 +49,8 @@ class Sources:
             return [await self._fetch(name)]
         if name.startswith("data:"):
             return [_data_uri(name)]
+        if name.startswith(JPEG):
+            return [_decoded(name)]
         if name.startswith(("/", "./", "../", "~", "file:")):
             return [self._read(name)]
         return [_decoded(name)]

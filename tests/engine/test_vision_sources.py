@@ -86,6 +86,12 @@ def test_in_the_request(name: str):
     assert files(name) == [PNG]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+def test_files_of_every_kind_are_in_the_request(kind: str):
+    file = encoded(kind)
+    assert files(base64.b64encode(file).decode()) == [file], "the base64 of a photograph begins with a slash"
+
+
 def test_the_frames_of_a_video():
     other = encoded(size=(4, 4))
     assert files("video:" + base64.b64encode(PNG + other).decode()) == [PNG, other]
