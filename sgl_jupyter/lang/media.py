@@ -59,7 +59,7 @@ def as_video(source: Any, num_frames: int) -> Video:
     if isinstance(source, str | Path):
         frames = tuple(map(_of_pil, _frames_of_file(Path(source), num_frames)))
     elif isinstance(source, Sequence) or hasattr(source, "__array__"):
-        frames = tuple(as_image(source[i]) for i in _spread(len(source), num_frames))
+        frames = tuple(_frame(source[i]) for i in _spread(len(source), num_frames))
     else:
         raise TypeError(f"video() takes a path or a sequence of images, not {type(source).__name__}")
     if not frames:
@@ -67,6 +67,18 @@ def as_video(source: Any, num_frames: int) -> Video:
     if sum(len(frame.url) for frame in frames) > MAX_BYTES * 4 / 3:
         raise ValueError(f"{num_frames} frames are more than {MAX_BYTES // 2**20} MiB: take fewer or smaller ones")
     return Video(frames)
+
+
+def _frame(source: Any) -> Image:
+    """An image as a PNG file, as which the frames of a video are sent."""
+    image = as_image(source)
+    if image.base64 is None:
+        raise ValueError(f"the frames of a video must be here, and are not fetched: {image.url[:80]!r}")
+    if image.url.startswith("data:image/png;"):
+        return image
+    from PIL import Image as pil
+
+    return _of_pil(pil.open(io.BytesIO(base64.b64decode(image.base64))))
 
 
 def _read(path: Path) -> bytes:

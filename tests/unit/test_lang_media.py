@@ -202,6 +202,15 @@ def test_a_video_is_sent_as_sglang_sends_it() -> None:
     assert base64.b64decode(data.removeprefix("video:")) == picture() + picture(color="blue")
 
 
+def test_the_frames_of_a_video_are_png_files_whatever_they_were() -> None:
+    frames = [picture("JPEG"), picture(), Image.new("RGB", (5, 2)), numpy.zeros((2, 5, 3), "uint8")]
+    urls = [frame.url for frame in as_video(frames, 4).frames]
+    assert [url.startswith("data:image/png;base64,") for url in urls] == [True] * 4
+    assert [opened(url).size for url in urls] == [(5, 2)] * 4
+    with pytest.raises(ValueError, match="must be here, and are not fetched: 'https://example.org/a.png'"):
+        sgl.video(["https://example.org/a.png"], 1)
+
+
 def test_a_video_that_is_none_is_told_where_it_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="num_frames must be at least 1"):
         sgl.video([picture()], 0)
