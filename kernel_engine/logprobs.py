@@ -15,7 +15,7 @@ def entries(logits: Tensor, tokens: list[int], wanted: LogprobRequest) -> list[L
     """One entry a row of `logits` [rows, vocabulary], for the token that follows it."""
     if not tokens:
         return []
-    logprobs = logits.float().log_softmax(-1)
+    logprobs = log_softmax(logits)
     own = logprobs[list(range(len(tokens))), tokens].tolist()
     top: list[list[tuple[float, int]] | None] = [None] * len(tokens)
     if wanted.top:
@@ -26,3 +26,12 @@ def entries(logits: Tensor, tokens: list[int], wanted: LogprobRequest) -> list[L
         values = logprobs[:, list(wanted.token_ids)].tolist()
         chosen = [list(zip(v, wanted.token_ids, strict=True)) for v in values]
     return [LogprobEntry(*entry) for entry in zip(own, tokens, top, chosen, strict=True)]
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Like PyTorch's, in fp32, but exact for a token that is all but certain: it gets its small negative number where the usual
+    way rounds to 0, which SGLang's client takes for no log-probability at all."""
+    peak, index = logits.float().max(-1, keepdim=True)
+    below = logits - peak
+    others = below.exp().scatter_(-1, index, 0).sum(-1, keepdim=True)
+    return below.sub_(others.log1p_())

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kernel_engine.errors import RequestError
+from kernel_engine.logprobs import log_softmax
 from kernel_engine.request import LogprobEntry, LogprobRequest
 
 from .support import Oracle, Result, StepEngine, random_module
@@ -151,3 +152,14 @@ def test_scoring_without_generating(module: Any, oracle: Oracle):
 def test_a_start_beyond_the_prompt_is_refused(module: Any):
     with pytest.raises(RequestError, match="logprob_start_len must be below the prompt's length 11, got 11"):
         StepEngine(module).add(PROMPT, logprobs=LogprobRequest(start=len(PROMPT)))
+
+
+def test_what_is_all_but_certain_is_not_quite_certain():
+    """SGLang's client drops a log-probability of 0, and then has none left of a choice that the model is sure of."""
+    logits = torch.randn(6, 300, generator=torch.Generator().manual_seed(0)) + 40
+    logits[torch.arange(6), [3, 0, 299, 7, 7, 9]] += torch.tensor([0.0, 5, 15, 25, 40, 60])
+    logits[0, :2] = logits[0].max()  # two that are equal
+    logits[1, 5] = -torch.inf
+    found = log_softmax(logits.clone())
+    assert (found < 0).all()
+    torch.testing.assert_close(found.double(), logits.double().log_softmax(-1), rtol=1e-4, atol=1e-15)
