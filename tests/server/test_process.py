@@ -124,7 +124,9 @@ def test_a_term_signal_ends_it_with_zero(config_folder: Path, tmp_path: Path):
 @pytest.mark.parametrize("path", ["/health", "/health_generate"])
 @pytest.mark.parametrize(("ready", "failure"), [(False, None), (True, RuntimeError("dead"))])
 def test_health_is_503_before_warm_up_and_after_a_failure(path: str, ready: bool, failure: Exception | None):
-    model = SimpleNamespace(tokenizer=byte_tokenizer(), default_sampling={}, adapters=SimpleNamespace(names=[]))
+    model = SimpleNamespace(
+        tokenizer=byte_tokenizer(), default_sampling={}, adapters=SimpleNamespace(names=[]), sight=None
+    )
     dead = SimpleNamespace(failure=failure, model=model, context=64)
 
     async def never(timeout: float) -> bool:
