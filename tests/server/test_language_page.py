@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import sgl_jupyter as sgl
@@ -18,7 +19,7 @@ TEXT = (DOCS / PAGE).read_text(encoding="utf-8")
 
 def test_the_examples_run_one_after_another(server: ServerProcess) -> None:
     endpoint = sgl.RuntimeEndpoint(server.url)
-    names: dict[str, Any] = {"engine": endpoint, "__name__": "__main__"}
+    names: dict[str, Any] = {"engine": SimpleNamespace(endpoint=endpoint), "__name__": "__main__"}
     server.wait_until_idle()
     with sgl.default_backend(endpoint), warnings.catch_warnings():
         warnings.simplefilter("error")

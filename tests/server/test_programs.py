@@ -16,9 +16,16 @@ from .support import ServerProcess
 PROGRAMS = examples("programs.md")
 
 
+def check_conversation(names: dict[str, Any]) -> None:
+    state = names["state"]
+    assert [message["role"] for message in state.messages()] == ["system", *["user", "assistant"] * 2]
+    first, second = (state.get_meta_info(f"answer_{i}") for i in range(2))
+    assert second["cached_tokens"] >= first["prompt_tokens"], "the first turn is not computed again"
+
+
 def check_few_shot(names: dict[str, Any]) -> None:
-    assert len(names["capitals"]) == 3
-    assert all("\n" not in capital for capital in names["capitals"])
+    assert all("\n" not in state["capital"] for state in names["states"])
+    assert names["accuracy"] == sum(names["right"]) / 4
     cached = [state.get_meta_info("capital")["cached_tokens"] for state in names["states"]]
     assert sorted(cached)[-1] > 40, "the examples are computed once"
 
@@ -41,12 +48,21 @@ def check_tree(names: dict[str, Any]) -> None:
     assert [bool(re.fullmatch(r"Propose step \d\.", step)) for step in steps[1:5]] == [True, False] * 2
 
 
-def check_agent(names: dict[str, Any]) -> None:
+def check_react(names: dict[str, Any]) -> None:
     text = names["state"].text()
     for numbers, total in re.findall(r"Input: (\S+)\nObservation: (\d+)", text):
         assert sum(map(int, numbers.split("+"))) == int(total)
     assert "Action: " in text
     assert "\nAnswer: " in text
+
+
+def check_agent(names: dict[str, Any]) -> None:
+    state = names["state"]
+    messages = [message["content"] for message in state.messages()]
+    results = [text for text in messages if text.startswith(("It is sunny in ", "The ")) and text.endswith(".")]
+    assert len(results) == sum(text in ("Tool: weather", "Tool: calendar") for text in messages)
+    assert state["tool"] in ("weather", "calendar", "none")
+    assert messages[-1] == "So " + state["answer"]
 
 
 def check_judge(names: dict[str, Any]) -> None:
@@ -90,10 +106,12 @@ def check_citations(names: dict[str, Any]) -> None:
 
 
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "Few-shot prompting": check_few_shot,
+    "A conversation in turns": check_conversation,
+    "A few-shot benchmark": check_few_shot,
     "Self-consistency": check_self_consistency,
     "Skeleton of thought": check_skeleton,
     "Tree of thought": check_tree,
+    "ReAct": check_react,
     "An agent with tools": check_agent,
     "Judging: branch, solve, merge": check_judge,
     "JSON by a regular expression": check_regex,

@@ -1,6 +1,7 @@
 """The OpenAI backend on servers that others wrote, and on kernel_engine: real programs on tiny-chat, over real HTTP.
 
-llama-cpp-python's server is tested where that package is installed, with `gguf`, which writes the model in its format.
+llama-cpp-python's server is tested where that package is installed, with `gguf`, which writes the model in its format. It is built
+from its source, for minutes, and so is not among the packages for development: docs/backends.md tells when it was tested last.
 """
 
 from __future__ import annotations
@@ -283,7 +284,8 @@ def test_choices_have_the_scores_that_the_native_route_gives(server: ServerProce
     assert by_echo == pytest.approx(scores(sgl.RuntimeEndpoint(server.url)), abs=1e-4)
 
 
-def test_litellm_speaks_to_kernel_engine(server: ServerProcess) -> None:
+def test_litellm_speaks_to_kernel_engine(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would ask the internet for prices
     pytest.importorskip("litellm", reason="the package litellm is not installed, so it is not tested")
     backend = sgl.LiteLLM("openai/tiny-chat", base_url=server.url + "/v1", api_key="none", max_retries=0)
     state = begin_state(backend, temperature=0.0, max_new_tokens=16)

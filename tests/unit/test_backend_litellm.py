@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -16,6 +17,7 @@ from .fake_backend import within
 from .fake_server import sse
 from .fake_vendor import FakeVendor, event, openai_chunk
 
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would ask the internet for prices
 pytest.importorskip("litellm", reason="the package litellm is not installed, so its backend is not tested")
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(32)
