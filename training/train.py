@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from transformers import Qwen2ForCausalLM
 
@@ -44,13 +44,13 @@ class Plan:
 class Optimizers:
     """Muon for the matrices inside the layers, AdamW for embeddings, norms and biases; one schedule for both."""
 
-    def __init__(self, model: Qwen2ForCausalLM, plan: Plan) -> None:
-        matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    def __init__(self, layers: list[nn.Module], model: nn.Module, matrix_rate: float, other_rate: float) -> None:
+        matrices = [p for layer in layers for p in layer.parameters() if p.ndim == 2]
         inside = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in inside]
         self.parts: list[tuple[torch.optim.Optimizer, float]] = [
-            (torch.optim.Muon(matrices, lr=plan.matrix_rate, weight_decay=0.01, momentum=0.95), plan.matrix_rate),
-            (torch.optim.AdamW(others, lr=plan.other_rate, weight_decay=0.0, betas=(0.9, 0.98)), plan.other_rate),
+            (torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=0.01, momentum=0.95), matrix_rate),
+            (torch.optim.AdamW(others, lr=other_rate, weight_decay=0.0, betas=(0.9, 0.98)), other_rate),
         ]
 
     def step(self, scale: float) -> None:
@@ -110,7 +110,7 @@ def work(rank: int, plan: Plan) -> None:
     tokenizer = Tokenizer.from_file(str(plan.folder / "tokenizer.json"))
     torch.manual_seed(plan.seed)
     model = build(tokenizer)
-    optimizers = Optimizers(model, plan)
+    optimizers = Optimizers(list(model.model.layers), model, plan.matrix_rate, plan.other_rate)
     checkpoint, first = plan.folder / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint)
