@@ -6,8 +6,9 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from sgl_jupyter.backends.api import ApiBackend, LoopClient, broken_off, data_url, errors_of, finish_reason, require
+from sgl_jupyter.backends.api import ApiBackend, broken_off, data_url, errors_of, finish_reason, require
 from sgl_jupyter.backends.base import BackendError, Chunk, Prompt, SamplingParams
+from sgl_jupyter.backends.loop_client import LoopClient
 from sgl_jupyter.backends.strict_schema import strict_schema
 
 SAMPLING_VERSION = "2023-06-01"
@@ -37,8 +38,9 @@ class Anthropic(ApiBackend):
     def __init__(self, model_name: str, **client: Any) -> None:
         super().__init__(model_name)
         self._sdk = sdk = require("anthropic", "anthropic")
-        self._clients = LoopClient(lambda: sdk.AsyncAnthropic(**client), close=lambda each: each.close())
-        self._url = str(self._clients.client.base_url).rstrip("/")
+        first = sdk.AsyncAnthropic(**client)
+        self._clients = LoopClient(lambda: sdk.AsyncAnthropic(**client), lambda each: each.close(), first)
+        self._url = str(first.base_url).rstrip("/")
 
     async def _stream(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
         request = self._request(prompt, params)

@@ -1,5 +1,5 @@
-"""What the backends over vendors' own clients share: the client's package, one client for each event loop, a program's prompt as
-messages, and constraints made of JSON schemas where a server knows no others.
+"""What the backends over vendors' own clients share: the client's package, a program's prompt as messages, and constraints made of
+JSON schemas where a server knows no others.
 
 What a backend cannot do is an `UnsupportedFeature`; nothing that a program asks for is dropped.
 """
@@ -11,9 +11,7 @@ import dataclasses
 import importlib
 import json
 import sys
-import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import wait
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
@@ -31,7 +29,6 @@ from sgl_jupyter.lang.ir import REGEX_BOOL, REGEX_FLOAT, REGEX_INT, REGEX_STR
 
 T = TypeVar("T")
 
-CLOSING_SECONDS = 0.2
 NOTHING_ASKED = SamplingParams()
 JSON_OVERHEAD = 32
 """Tokens, at most, of the object around a single value."""
@@ -157,30 +154,6 @@ class ApiBackend(BaseBackend):
         return [*prompt.messages, {"role": "assistant", "content": prompt.content}]
 
 
-class LoopClient:
-    """A vendor's client, whose connections live on the loop that uses them. After a fork there is another loop, and another client.
-
-    Args:
-        make: makes one. This is done at once, so that what it misses is told to whoever asks for it.
-        close: closes it, on its loop.
-    """
-
-    def __init__(self, make: Callable[[], Any], close: Callable[[Any], Awaitable[None]]) -> None:
-        self._make, self._close = make, close
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.client = make()
-
-    def here(self) -> Any:
-        """The client for the running loop."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None:
-                self.client = self._make()
-            self._loop = loop
-            weakref.finalize(self, _close_on, loop, self._close, self.client)
-        return self.client
-
-
 def finish_reason(kind: str, completion_tokens: int | None, matched: Any = None) -> dict[str, Any]:
     """Why an answer ended, in SGLang's form."""
     if kind == "length":
@@ -253,13 +226,3 @@ async def whole(chunks: AsyncGenerator[Chunk, None]) -> Chunk:
 def _literal(value: Any) -> str:
     """A value as the text of a generation with a dtype: Python's, but for a string, which stands in double quotes."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
-
-
-def _close_on(loop: asyncio.AbstractEventLoop, close: Callable[[Any], Awaitable[None]], client: Any) -> None:
-    """When its backend is gone or the process ends."""
-
-    async def closed() -> None:
-        await close(client)
-
-    if loop.is_running():
-        wait([asyncio.run_coroutine_threadsafe(closed(), loop)], CLOSING_SECONDS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from sgl_jupyter.backends.api import ApiBackend, LoopClient, broken_off, errors_of, require, together, whole
+from sgl_jupyter.backends.api import ApiBackend, broken_off, errors_of, require, together, whole
 from sgl_jupyter.backends.base import (
     BackendError,
     ChoiceScore,
@@ -21,6 +21,7 @@ from sgl_jupyter.backends.base import (
     TokenLogprob,
     UnsupportedFeature,
 )
+from sgl_jupyter.backends.loop_client import LoopClient
 from sgl_jupyter.backends.openai_answer import Answer, StopCutter, token_logprobs
 from sgl_jupyter.backends.openai_body import DIALECTS, own_fields
 
@@ -79,7 +80,8 @@ class OpenAI(ApiBackend):
         self._sdk = require("openai", "openai")
         kind = self._sdk.AsyncAzureOpenAI if is_azure else self._sdk.AsyncOpenAI
         super().__init__(model_name)
-        self._clients = LoopClient(lambda: kind(**client), close=lambda each: each.close())
+        first = kind(**client)
+        self._clients = LoopClient(lambda: kind(**client), lambda each: each.close(), first)
         self.is_chat_model = model_name not in COMPLETION_MODELS if is_chat_model is None else is_chat_model
         self.sees_images = self.is_chat_model
         self.chat_template = chat_template or ("default" if self.is_chat_model else None)
@@ -90,7 +92,7 @@ class OpenAI(ApiBackend):
         self._features = self._dialect.features(self.is_chat_model)
         self._continues = self._dialect.continuation is not None
         self._extra_body = dict(extra_body or {})
-        self._url = str(self._clients.client.base_url).rstrip("/")
+        self._url = str(first.base_url).rstrip("/")
         self._is_openais_own = is_azure or (urlsplit(self._url).hostname or "").endswith("openai.com")
         if self._is_openais_own:
             self._choice_temperature = 1.0  # its reasoning models know no other

@@ -9,10 +9,9 @@ import asyncio
 import json
 import ssl
 import time
-import weakref
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import wait
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,11 +26,11 @@ from sgl_jupyter.backends.base import (
     TokenLogprob,
 )
 from sgl_jupyter.backends.http import HttpClient, Response
+from sgl_jupyter.backends.loop_client import LoopClient
 from sgl_jupyter.backends.model_info import model_template
 from sgl_jupyter.backends.wire import error_sentence, generate_body, images_field, sse_events
 from sgl_jupyter.lang.loop import background_loop
 
-CLOSING_SECONDS = 0.2
 SETTLING_SECONDS = 1.0
 """A server may still be putting away a request whose answer is complete."""
 PATIENCE = 30.0
@@ -65,9 +64,9 @@ class RuntimeEndpoint(BaseBackend):
             raise ValueError(f'base_url must be like "http://localhost:30000", not {base_url!r}')
         self.base_url = base_url.rstrip("/")
         self.chat_template = chat_template_name
-        self._headers = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
-        self._tls = ssl.create_default_context(cafile=verify) if url.scheme == "https" else None
-        self._client: tuple[asyncio.AbstractEventLoop, HttpClient] | None = None
+        headers = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
+        tls = ssl.create_default_context(cafile=verify) if url.scheme == "https" else None
+        self._clients = LoopClient(partial(HttpClient, self.base_url, headers, tls), HttpClient.aclose)
         info = _parsed(self._ask_either("/get_model_info", "/model_info"))
         self.model_path = str(info.get("model_path", ""))
         self.model_type = str(info.get("model_type") or "")
@@ -169,13 +168,13 @@ class RuntimeEndpoint(BaseBackend):
         return _parsed(await self._request("POST", path, body))
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        async with self._connections().request(method, path, _encoded(body)) as response:
+        async with self._clients.here().request(method, path, _encoded(body)) as response:
             return await self._accepted(path, response)
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The events of the answer to a `/generate` body that asks for streaming, each with all of the text so far."""
         complete = False
-        async with self._connections().request("POST", "/generate", _encoded(body)) as response:
+        async with self._clients.here().request("POST", "/generate", _encoded(body)) as response:
             if response.status != 200:
                 await self._accepted("/generate", response)
             async for data in sse_events(response.stream()):
@@ -201,22 +200,6 @@ class RuntimeEndpoint(BaseBackend):
         if response.status == 401:
             sentence += "; give the server's key as api_key=..."
         raise BackendError(f"{sentence} (HTTP {response.status} from {self.base_url}{path})", response.status)
-
-    def _connections(self) -> HttpClient:
-        """Those of the running loop. After a fork there is another loop, and so other connections."""
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._client[0] is not loop:
-            client = HttpClient(self.base_url, self._headers, self._tls)
-            self._client = loop, client
-            weakref.finalize(self, _close, loop, client)
-        return self._client[1]
-
-
-def _close(loop: asyncio.AbstractEventLoop, client: HttpClient) -> None:
-    """Close the connections on the loop that they live on, when the endpoint is gone or the process ends."""
-    if loop.is_running():
-        closing = asyncio.run_coroutine_threadsafe(client.aclose(), loop)
-        wait([closing], CLOSING_SECONDS)
 
 
 def _encoded(body: dict[str, Any] | None) -> bytes:

@@ -13,7 +13,6 @@ from typing import Any
 from sgl_jupyter.backends.api import (
     NOTHING_ASKED,
     ApiBackend,
-    LoopClient,
     broken_off,
     data_url,
     finish_reason,
@@ -22,6 +21,7 @@ from sgl_jupyter.backends.api import (
     transport_errors,
 )
 from sgl_jupyter.backends.base import BackendError, BackendUnreachable, Chunk, Prompt, SamplingParams
+from sgl_jupyter.backends.loop_client import LoopClient
 
 FINISH_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"}
 """All others are reasons for which an answer was held back."""
@@ -75,7 +75,8 @@ class VertexAI(ApiBackend):
             "location": location or os.environ.get("GCP_LOCATION"),
         }
         self._safety_settings = safety_settings
-        self._clients = LoopClient(lambda: genai.Client(vertexai=True, **client).aio, close=lambda each: each.aclose())
+        first = genai.Client(vertexai=True, **client).aio
+        self._clients = LoopClient(lambda: genai.Client(vertexai=True, **client).aio, lambda each: each.aclose(), first)
 
     async def _stream(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
         request = self._request(prompt, params)

@@ -13,8 +13,8 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
 import sgl_jupyter as sgl
-from sgl_jupyter.backends.api import LoopClient
 from sgl_jupyter.backends.base import UnsupportedFeature
+from sgl_jupyter.backends.loop_client import LoopClient
 from sgl_jupyter.backends.openai_answer import StopCutter
 from sgl_jupyter.lang.loop import background_loop
 from sgl_jupyter.lang.program import begin_state
@@ -646,8 +646,8 @@ def test_each_loop_has_a_client_of_its_own_and_closes_it() -> None:
         assert clients.here() is clients.here()
         return clients.here()
 
-    clients = LoopClient(Client, close=Client.close)
-    first = clients.client
+    first = Client()
+    clients = LoopClient(Client, Client.close, first)
     with asyncio.Runner() as other:
         assert other.run(use(clients)) is first
     loop = background_loop()
