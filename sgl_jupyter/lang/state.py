@@ -6,29 +6,20 @@ Appending never waits; reading waits for what it reads, and raises the error the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, overload
+from typing import Any
 
-from sgl_jupyter.lang.api import message
 from sgl_jupyter.lang.events import INTERRUPTIBLE, EventLog
 from sgl_jupyter.lang.executor import Executor
 from sgl_jupyter.lang.group import ProgramStateGroup
 from sgl_jupyter.lang.ir import (
     SglCommitLazy,
-    SglExpr,
-    SglRoleBegin,
-    SglRoleEnd,
-    SglSetVar,
-    SglSubmitted,
-    SglVarScopeBegin,
-    SglVarScopeEnd,
-    as_expr,
 )
 from sgl_jupyter.lang.reader import TextReader
 from sgl_jupyter.lang.stream_executor import StreamExecutor
+from sgl_jupyter.lang.writer import Writer
 
 
-class ProgramState:
+class ProgramState(Writer):
     """The text of a program and its variables.
 
     `s += x` appends text or an expression. `s[name]` reads a variable; `s[name] = value` sets one. All else that a program
@@ -48,6 +39,7 @@ class ProgramState:
         program: str | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__(executor)
         self._executor = executor
         self._followed = followed
         self.program = program
@@ -56,35 +48,6 @@ class ProgramState:
         """What the program returned."""
 
     # Writing
-
-    def __iadd__(self, other: SglExpr | str) -> ProgramState:
-        self._executor.submit(as_expr(other))
-        return self
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._executor.submit(SglSetVar(name, value))
-
-    def set_var(self, name: str, value: Any) -> None:
-        """`s[name] = value`. It takes effect in its turn, after all that was appended before."""
-        self[name] = value
-
-    @property
-    def system(self) -> BoundRole:
-        return BoundRole(self._executor, "system")
-
-    @property
-    def user(self) -> BoundRole:
-        return BoundRole(self._executor, "user")
-
-    @property
-    def assistant(self) -> BoundRole:
-        return BoundRole(self._executor, "assistant")
-
-    @contextmanager
-    def var_scope(self, name: str) -> Iterator[None]:
-        """All text appended inside becomes the variable `name`."""
-        with bracket(self._executor, SglVarScopeBegin(name), SglVarScopeEnd(name)):
-            yield
 
     def fork(self, size: int = 1, position_ids_offset: Sequence[int] | None = None) -> ProgramStateGroup:
         """`size` copies that go on in parallel, once all that was appended so far is done.
@@ -99,13 +62,6 @@ class ProgramState:
             self._executor.submit(SglCommitLazy())
             self.sync()
         return ProgramStateGroup([ProgramState(child) for child in self._executor.fork(size)], self)
-
-    @contextmanager
-    def copy(self, position_ids_offset: Sequence[int] | None = None) -> Iterator[ProgramState]:
-        """A fork of one, joined at the end of the block: its new variables come back as lists of one element."""
-        group = self.fork(1, position_ids_offset)
-        yield group[0]
-        group.join()
 
     def end(self) -> None:
         """No more will be appended. Programs do this by themselves when they return."""
@@ -237,42 +193,3 @@ class ProgramState:
 
     def __repr__(self) -> str:
         return f"ProgramState({self._executor.status})\n{self._executor.document.text}"
-
-
-class Writable(Protocol):
-    """What expressions can be appended to."""
-
-    @property
-    def is_open(self) -> bool: ...
-
-    def submit(self, expr: SglExpr) -> None: ...
-
-
-class BoundRole:
-    """`s.user(x)` appends a whole message; `with s.user():` makes one of all that is appended in the block."""
-
-    def __init__(self, target: Writable, role: str) -> None:
-        self._target = target
-        self._role = role
-
-    @overload
-    def __call__(self) -> AbstractContextManager[None]: ...
-    @overload
-    def __call__(self, expr: SglExpr | str) -> SglExpr: ...
-    def __call__(self, expr: SglExpr | str | None = None) -> AbstractContextManager[None] | SglExpr:
-        if expr is None:
-            return bracket(self._target, SglRoleBegin(self._role), SglRoleEnd(self._role))
-        whole = message(self._role, expr)
-        self._target.submit(whole)
-        return SglSubmitted(whole, self._target)
-
-
-@contextmanager
-def bracket(target: Writable, begin: SglExpr, end: SglExpr) -> Iterator[None]:
-    """Append `begin` now and `end` at the end of the block, however it is left."""
-    target.submit(begin)
-    try:
-        yield
-    finally:
-        if target.is_open:
-            target.submit(end)

@@ -7,7 +7,7 @@ whatever would need their value is a `TypeError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -23,17 +23,13 @@ from sgl_jupyter.lang.ir import (
     SglGetForkItem,
     SglRoleBegin,
     SglRoleEnd,
-    SglSetVar,
     SglVariable,
-    SglVarScopeBegin,
-    SglVarScopeEnd,
-    as_expr,
     role_after,
     single_nodes,
     variables_of,
 )
 from sgl_jupyter.lang.markup import ChatTemplate
-from sgl_jupyter.lang.state import BoundRole, bracket
+from sgl_jupyter.lang.writer import Writer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,7 +61,7 @@ class StopTracing(Exception):
     """The beginning of the program that is the same for all arguments is over."""
 
 
-class TracerProgramState:
+class TracerProgramState(Writer):
     """Takes the place of the `ProgramState`, and keeps what is appended.
 
     Args:
@@ -79,6 +75,7 @@ class TracerProgramState:
         parent: TracerProgramState | None = None,
         role: str | None = None,
     ) -> None:
+        super().__init__(self)
         self.nodes: list[TraceNode] = []
         self.last_node: TraceNode | None = None
         self.variables: dict[str | None, SglVariable] = {}
@@ -108,31 +105,6 @@ class TracerProgramState:
             else:
                 self._record_unknown(node)
 
-    def __iadd__(self, other: SglExpr | str) -> TracerProgramState:
-        self.submit(as_expr(other))
-        return self
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self.submit(SglSetVar(name, value))
-
-    def set_var(self, name: str, value: Any) -> None:
-        self[name] = value
-
-    @property
-    def system(self) -> BoundRole:
-        return BoundRole(self, "system")
-
-    @property
-    def user(self) -> BoundRole:
-        return BoundRole(self, "user")
-
-    @property
-    def assistant(self) -> BoundRole:
-        return BoundRole(self, "assistant")
-
-    def var_scope(self, name: str) -> AbstractContextManager[None]:
-        return bracket(self, SglVarScopeBegin(name), SglVarScopeEnd(name))
-
     def fork(self, size: int = 1, position_ids_offset: Sequence[int] | None = None) -> TracedGroup:
         self._record_unknown(SglFork(size))
         children = []
@@ -145,12 +117,6 @@ class TracerProgramState:
             children.append(child)
         self.child_states += children
         return TracedGroup(children, self)
-
-    @contextmanager
-    def copy(self, position_ids_offset: Sequence[int] | None = None) -> Iterator[Any]:
-        group = self.fork(1)
-        yield group[0]
-        group.join()
 
     def end(self) -> None:
         self.is_open = False
