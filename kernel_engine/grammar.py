@@ -1,14 +1,16 @@
 """Constraints on the output: compiled once, off the engine thread, and followed token by token by a matcher.
 
 Regular expressions go to llguidance (github.com/guidance-ai/llguidance), whose lazy automata need no compile time and make
-masks of bounded repetitions cheap; JSON schemas, EBNF and structural tags go to xgrammar (github.com/mlc-ai/xgrammar), the
-former two to llguidance where it is asked for. A constraint that cannot be compiled is a `RequestError` with the compiler's
+masks of bounded repetitions cheap, and so do JSON schemas that say what a string matches or how long it is. For these xgrammar
+(github.com/mlc-ai/xgrammar) takes seconds to compile or 50 ms a mask, and allows what is no JSON; it gets other schemas, whose
+masks it makes fastest, EBNF and structural tags. A constraint that cannot be compiled is a `RequestError` with the compiler's
 sentence; both outcomes are cached.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from .errors import RequestError
+from .json_schema import bounds_strings, close_objects
 from .sampling_params import Constraint
 
 if TYPE_CHECKING:
@@ -36,6 +39,11 @@ SLICES = [rf"[\w\s]{{{shortest},{longest}}}" for shortest, longest in LENGTHS]
 walking these: words by their length, which a repetition such as `\\w{1,16}` allows up to what is left of it."""
 MAX_JSON_SPACES = 32
 """White space in a row between parts of JSON. Small models, once they indent, may write nothing else without a limit."""
+JSON_SPACE = rf"[ \n\r\t]{{1,{MAX_JSON_SPACES}}}"
+CONSTRAINTS_KEPT = 256
+"""Compiled constraints that are kept, those that were used last."""
+SHOWN = 200
+"""Of a constraint, in messages, so many characters."""
 LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 """What xgrammar puts before its messages: time, source file and line."""
 
@@ -126,8 +134,8 @@ class LLGuidanceMatcher:
 class GrammarCompiler:
     """Compiles constraints for one vocabulary. `compile` is called on one thread only; the work is done on others.
 
-    `backend` compiles JSON schemas and EBNF: xgrammar or llguidance. `json_whitespace` is a regular expression for what may
-    stand between the parts of JSON, which only llguidance can be told.
+    `backend` compiles EBNF and those JSON schemas that both can: xgrammar or llguidance. `json_whitespace` is a regular
+    expression for what may stand between the parts of JSON, which only llguidance can be told.
     """
 
     def __init__(
@@ -139,8 +147,7 @@ class GrammarCompiler:
         json_whitespace: str | None = None,
     ):
         self._tokenizer, self._vocab_size, self._stop_tokens = tokenizer, vocab_size, stop_tokens
-        self._guided = {"regex", "json_schema", "ebnf"} if backend == "llguidance" else {"regex"}
-        self._json_whitespace = json_whitespace
+        self._guides_all, self._json_whitespace = backend == "llguidance", json_whitespace or JSON_SPACE
         self._threads = ThreadPoolExecutor(COMPILE_THREADS, thread_name_prefix="grammar")
         self._llguidance = self._threads.submit(self._load_llguidance)
         self._xgrammar = self._threads.submit(self._load_xgrammar)
@@ -148,10 +155,13 @@ class GrammarCompiler:
 
     def compile(self, constraint: Constraint) -> Future[Callable[[], Matcher]]:
         """A maker of matchers for the constraint, perhaps later; its error, if any, is a `RequestError`."""
-        if constraint not in self._cache:
-            work = self._compile_llguidance if constraint.kind in self._guided else self._compile_xgrammar
-            self._cache[constraint] = _within(COMPILE_SECONDS, self._threads.submit(work, constraint), constraint.kind)
-        return self._cache[constraint]
+        compiled = self._cache.pop(constraint, None)
+        if compiled is None:
+            compiled = _within(COMPILE_SECONDS, self._threads.submit(self._compile, constraint), constraint.kind)
+        self._cache[constraint] = compiled
+        if len(self._cache) > CONSTRAINTS_KEPT:
+            del self._cache[next(iter(self._cache))]
+        return compiled
 
     def wait_until_loaded(self) -> None:
         """Wait for what is made of the vocabulary once: seconds for a large one, in which Python runs nothing else."""
@@ -179,22 +189,34 @@ class GrammarCompiler:
         )
         return xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
 
+    def _compile(self, constraint: Constraint) -> Callable[[], Matcher]:
+        guided = {"regex", "ebnf", "json_schema"} if self._guides_all else {"regex"}
+        try:
+            if constraint.kind in guided or (constraint.kind == "json_schema" and bounds_strings(_read(constraint))):
+                return self._compile_llguidance(constraint)
+            return self._compile_xgrammar(constraint)
+        except RecursionError:
+            raise RequestError(f"{constraint.kind} cannot be used: it is nested too deeply.") from None
+
     def _compile_llguidance(self, constraint: Constraint) -> Callable[[], Matcher]:
         from llguidance import LLMatcher, grammar_from
 
         kind, text = constraint.kind, constraint.text
-        try:
-            if kind == "json_schema" and self._json_whitespace:
-                spaces = self._json_whitespace
-                grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_pattern": spaces})
-            else:
+        if kind == "json_schema":
+            schema = _read(constraint)
+            close_objects(schema)
+            grammar = LLMatcher.grammar_from_json_schema(
+                schema, overrides={"whitespace_pattern": self._json_whitespace, "lenient": True}
+            )
+        else:
+            try:
                 grammar = grammar_from(kind, text)  # pyright: ignore[reportArgumentType]
-        except ValueError as error:  # what it finds before it compiles, such as text that is not JSON
-            raise RequestError(f"{kind} {text!r} cannot be used: {error}") from None
+            except ValueError as error:  # what it finds before it compiles
+                raise RequestError(f"{_shown(constraint)} cannot be used: {error}") from None
         matcher = LLMatcher(self._llguidance.result(), grammar, log_level=0)
         if error := matcher.get_error():
             reason = error.split("error: ")[-1].splitlines()[0]
-            raise RequestError(f"{kind} {text!r} cannot be used: {reason}")
+            raise RequestError(f"{_shown(constraint)} cannot be used: {reason}")
         return lambda: LLGuidanceMatcher(matcher.deep_copy())
 
     def _compile_xgrammar(self, constraint: Constraint) -> Callable[[], Matcher]:
@@ -210,6 +232,20 @@ class GrammarCompiler:
             reason = LOG_PREFIX.sub("", str(error).strip().splitlines()[-1])
             raise RequestError(f"{constraint.kind} cannot be used: {reason}") from None
         return lambda: XGrammarMatcher(compiled)
+
+
+def _read(constraint: Constraint) -> Any:
+    """A constraint's text as JSON."""
+    try:
+        return json.loads(constraint.text)
+    except ValueError as error:
+        raise RequestError(f"{_shown(constraint)} cannot be used: it is not JSON: {error}.") from None
+
+
+def _shown(constraint: Constraint) -> str:
+    """A constraint as messages name it."""
+    text = constraint.text
+    return f"{constraint.kind} {text if len(text) <= SHOWN else text[:SHOWN] + '...'!r}"
 
 
 def _within(seconds: float, work: Future[T], name: str) -> Future[T]:

@@ -79,7 +79,8 @@ class ConstraintFlags:
 
     grammar_backend: str = effective(
         "xgrammar",
-        "xgrammar (llguidance for `regex`), llguidance (xgrammar for `structural_tag`), or none: refuse constraints",
+        "xgrammar (llguidance for `regex`, and for schemas that limit strings), llguidance (xgrammar for `structural_tag`), or "
+        "none: refuse constraints",
         choices=("xgrammar", "llguidance", "none"),
         refuses={"outlines": "use xgrammar or llguidance."},
     )

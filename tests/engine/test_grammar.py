@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -11,7 +13,11 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .support import Result, StepEngine, examples, random_module
+from kernel_engine.errors import RequestError
+from kernel_engine.grammar import GrammarCompiler, LLGuidanceMatcher, XGrammarMatcher
+from kernel_engine.sampling_params import Constraint
+
+from .support import EOS, VOCAB, Result, StepEngine, byte_tokenizer, examples, random_module
 
 SAMPLED = {"temperature": 1.5, "max_new_tokens": 60}
 
@@ -143,12 +149,13 @@ def test_ebnf(engine: StepEngine):
         {"json_schema": "{not json"},
         {"json_schema": '{"type": "nonsense"}'},
         {"json_schema": "[]"},
+        {"json_schema": '{"items": ' * 500 + '{"maxLength": 3}' + "}" * 500},
         {"ebnf": "root ::= undefined_rule"},
         {"ebnf": "no rules here"},
         {"structural_tag": "{}"},
         {"structural_tag": "not json"},
     ],
-    ids=str,
+    ids=lambda constraint: str(constraint)[:40],
 )
 def test_a_broken_constraint_is_refused_with_a_sentence(engine: StepEngine, constraint: dict[str, str]):
     result = engine.generate([1], **constraint)
@@ -179,6 +186,17 @@ def test_a_dead_end_leaves_its_neighbours_alone(engine: StepEngine):
     assert engine.results[constrained].text in ("yes", "no")
 
 
+def test_a_token_that_is_refused_ends_its_request_alone(engine: StepEngine, monkeypatch: pytest.MonkeyPatch):
+    alone = engine.generate([4, 5, 6]).tokens
+    with monkeypatch.context() as patch:
+        patch.setattr(LLGuidanceMatcher, "accept", lambda self, token: False)
+        refused, neighbour = engine.add([1], regex="[ab]{9}"), engine.add([4, 5, 6])
+        engine.run()
+    assert engine.results[refused].finish["status_code"] == 400
+    assert "refused a token" in engine.results[refused].finish["message"]
+    assert engine.results[neighbour].tokens == alone
+
+
 def test_an_empty_language_is_the_empty_text(engine: StepEngine):
     result = engine.generate([1], regex="(a{0})", max_new_tokens=9)
     assert (result.text, result.finish["type"]) == ("", "stop")
@@ -194,3 +212,73 @@ def test_json_is_not_all_white_space(engine: StepEngine):
     biased = {"logit_bias": {str(engine.engine.model.tokenizer.convert_tokens_to_ids("Ġ")): 100.0}}
     result = engine.generate("a", json_schema='{"type": "object", "properties": {}}', max_new_tokens=100, **biased)
     assert json.loads(result.text) == {}
+
+
+# -- the compiler ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiler() -> Iterator[GrammarCompiler]:
+    made = GrammarCompiler(byte_tokenizer(), VOCAB, [EOS])
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind"),
+    [
+        ({"type": "string"}, XGrammarMatcher),
+        ({"const": {"maxLength": 3}}, XGrammarMatcher),
+        ({"properties": {"maxLength": {"type": "integer"}}}, XGrammarMatcher),
+        ({"type": "string", "maxLength": 200}, LLGuidanceMatcher),
+        ({"properties": {"a": {"anyOf": [{"type": "null"}, {"pattern": "^a+$"}]}}}, LLGuidanceMatcher),
+        ({"$defs": {"enum": {"minLength": 1}}, "items": {"$ref": "#/$defs/enum"}}, LLGuidanceMatcher),
+    ],
+    ids=str,
+)
+def test_strings_with_limits_are_llguidances(compiler: GrammarCompiler, schema: dict[str, Any], kind: type):
+    """xgrammar takes seconds for them, or 50 ms a mask, ignores one of two limits, and lets control characters in."""
+    assert isinstance(compiler.compile(Constraint("json_schema", json.dumps(schema))).result()(), kind)
+
+
+@pytest.mark.parametrize("limits", [{}, {"maxLength": 3}])
+def test_an_object_has_only_the_properties_that_are_named(engine: StepEngine, limits: dict[str, int]):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "enum": ["x"]} | limits}, "required": ["a"]}
+    texts = {
+        engine.generate([n], json_schema=json.dumps(schema), **SAMPLED, logit_bias={"220": -1000}).text
+        for n in range(6)
+    }
+    assert [json.loads(text) for text in texts] == [{"a": "x"}] * len(texts)
+
+
+def test_white_space_between_the_parts_of_json_is_limited_with_either_compiler(engine: StepEngine):
+    space = {"logit_bias": {str(engine.engine.model.tokenizer.convert_tokens_to_ids("Ġ")): 100.0}}
+    for limits in ({}, {"maxLength": 1}):
+        schema = {
+            "type": "object",
+            "properties": {"a": {"enum": ["x"]}, "b": {"type": "string"} | limits},
+            "required": ["a"],
+        }
+        result = engine.generate([3], json_schema=json.dumps(schema), max_new_tokens=200, **space)
+        assert json.loads(result.text)["a"] == "x"
+
+
+def test_what_is_compiled_is_kept_but_not_for_ever(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kernel_engine.grammar.CONSTRAINTS_KEPT", 2)
+    first, second, third = (Constraint("regex", text) for text in "abc")
+    compiled = compiler.compile(first)
+    assert compiler.compile(first) is compiled
+    compiler.compile(second)
+    assert compiler.compile(first) is compiled  # and so it is not the one that goes
+    compiler.compile(third)
+    assert [*compiler._cache] == [first, third]
+
+
+def test_a_constraint_has_a_limited_time_to_compile(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch):
+    compiler.wait_until_loaded()
+    go_on = threading.Event()
+    monkeypatch.setattr("kernel_engine.grammar.COMPILE_SECONDS", 0.05)
+    monkeypatch.setattr(compiler, "_compile", lambda constraint: go_on.wait(30))
+    with pytest.raises(RequestError, match="regex cannot be used: it takes more than 0 s to compile"):
+        compiler.compile(Constraint("regex", "a")).result(30)
+    go_on.set()
