@@ -1,13 +1,15 @@
-"""The helpers that SGLang's tutorials import, under SGLang's names."""
+"""The helpers that SGLang's tutorials and benchmarks import, under SGLang's names."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "dump_state_text",
     "is_in_ci",
     "launch_server_cmd",
     "load_image",
     "print_highlight",
+    "read_jsonl",
     "terminate_process",
     "wait_for_server",
 ]
@@ -70,6 +74,20 @@ def print_highlight(x: Any) -> None:
         print(f"\x1b[1;36m{printable(text)}\x1b[0m")
     else:
         print(text)
+
+
+def read_jsonl(filename: str | os.PathLike[str]) -> Iterator[Any]:
+    """What the lines of a file hold, each of them JSON. A line that begins with `#` is a comment."""
+    with open(filename, encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.strip() and not line.startswith("#"))
+
+
+def dump_state_text(filename: str | os.PathLike[str], states: Iterable[Any], mode: str = "w") -> None:
+    """Write the texts of states to a file, each under its number. What is no state is written as `str` has it."""
+    with open(filename, mode, encoding="utf-8") as file:
+        for number, state in enumerate(states):
+            text = state.text() if hasattr(state, "text") else str(state)
+            file.write(f"{'=' * 40} {number} {'=' * 40}\n{text}\n{'=' * 80}\n\n")
 
 
 def load_image(source: Image | str | bytes | os.PathLike[str]) -> tuple[Image, tuple[int, int]]:

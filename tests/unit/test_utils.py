@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import sgl_jupyter as sgl
 from sgl_jupyter import utils
-from sgl_jupyter.utils import is_in_ci, load_image, print_highlight
+from sgl_jupyter.lang.program import begin_state
+from sgl_jupyter.utils import dump_state_text, is_in_ci, load_image, print_highlight, read_jsonl
+
+from .fake_backend import FakeBackend
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -149,6 +153,24 @@ def test_highlighted_text_stands_out_in_a_terminal_and_cannot_command_it():
     assert shown.wait(30) == 0
     assert os.read(controller, 4096).replace(b"\r", b"") == b"\x1b[1;36mab\tc\nd\x1b[0m\n"
     os.close(controller)
+
+
+def test_questions_are_read_from_json_lines(tmp_path: Path):
+    file = tmp_path / "questions.jsonl"
+    file.write_text('# two of them\n{"question": "¿?"}\n\n["x"]\n', encoding="utf-8")
+    assert list(read_jsonl(file)) == [{"question": "¿?"}, ["x"]]
+
+
+def test_the_texts_of_states_are_written_one_after_another(tmp_path: Path):
+    s = begin_state(FakeBackend())
+    s += "¿?" + sgl.gen("x")
+    file = tmp_path / "states.txt"
+    dump_state_text(file, [s, "plain", 3])
+    dump_state_text(file, ["more"], mode="a")
+    line, end = "=" * 40, "=" * 80
+    texts = ["¿?an answer", "plain", "3", "more"]
+    written = [f"{line} {i} {line}\n{text}\n{end}\n\n" for i, text in zip([0, 1, 2, 0], texts, strict=True)]
+    assert file.read_text(encoding="utf-8") == "".join(written)
 
 
 @pytest.mark.parametrize(
