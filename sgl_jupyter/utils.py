@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "download_and_cache_file",
     "dump_state_text",
     "is_in_ci",
     "launch_server_cmd",
@@ -80,6 +83,29 @@ def read_jsonl(filename: str | os.PathLike[str]) -> Iterator[Any]:
     """What the lines of a file hold, each of them JSON. A line that begins with `#` is a comment."""
     with open(filename, encoding="utf-8") as file:
         yield from (json.loads(line) for line in file if line.strip() and not line.startswith("#"))
+
+
+def download_and_cache_file(url: str, filename: str | None = None) -> str:
+    """The path of what is at an http(s) URL: `filename`, or a file in the user's cache. One that is there is not fetched again.
+
+    Raises ValueError if it cannot be fetched.
+    """
+    import httpx
+
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{url.rpartition('/')[2]}"
+    path = Path(filename or Path.home() / ".cache" / "sgl-jupyter" / name)
+    if path.exists():
+        return str(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # so that a file in its place is always whole
+        try:
+            with httpx.stream("GET", url, follow_redirects=True) as response, open(f"{folder}/part", "wb") as part:
+                response.raise_for_status()
+                part.writelines(response.iter_bytes())
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ValueError(f"{url} could not be downloaded: {error}") from error
+        os.replace(f"{folder}/part", path)
+    return str(path)
 
 
 def dump_state_text(filename: str | os.PathLike[str], states: Iterable[Any], mode: str = "w") -> None:

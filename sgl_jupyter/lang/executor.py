@@ -16,7 +16,7 @@ from typing import Any
 from sgl_jupyter.backends.base import BackendError
 from sgl_jupyter.lang.events import INTERRUPTIBLE, Failed, Finished, Forked, Joined, Stopped
 from sgl_jupyter.lang.interpreter import Interpreter
-from sgl_jupyter.lang.ir import SglExpr, role_after, single_nodes, variables_of
+from sgl_jupyter.lang.ir import SglExpr, SglSetVar, role_after, single_nodes, variables_of
 from sgl_jupyter.lang.loop import background_loop
 
 
@@ -51,7 +51,7 @@ class Executor:
     # Writing
 
     def submit(self, expr: SglExpr) -> None:
-        """Queue `expr`.
+        """Queue `expr`. When the program has ended, variables can still be set.
 
         Raises:
             ValueError: roles are nested, or closed in the wrong order.
@@ -59,7 +59,10 @@ class Executor:
         """
         nodes = list(single_nodes(expr, self))
         with self._changed:
-            self._raise_if_over()
+            self._raise_if_over(variables_only=all(isinstance(node, SglSetVar) for node in nodes))
+            if self.closed.done():
+                self.document.variables |= {node.name: node.value for node in nodes if isinstance(node, SglSetVar)}
+                return
             self._open_role = role_after(nodes, self._open_role)
             self._queue.extend(nodes)
             self._unset.update(name for node in nodes for name in variables_of(node))
@@ -155,11 +158,11 @@ class Executor:
 
     # Working
 
-    def _raise_if_over(self) -> None:
+    def _raise_if_over(self, variables_only: bool) -> None:
         self.raise_error()
         if self._outcome is not None:
             raise ProgramStopped("the program was stopped: nothing more can be appended to its state")
-        if self._ended:
+        if self._ended and not variables_only:
             raise RuntimeError("the program has ended: nothing more can be appended to its state, but to a fork of it")
 
     def _wait_for(self, ready: Callable[[], bool]) -> None:

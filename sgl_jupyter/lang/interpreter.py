@@ -106,7 +106,7 @@ class Interpreter:
                 document.end(name)
             case SglSetVar(name, value):
                 document.spans.pop(name, None)
-                document.set(name, value)
+                document.set(name, value, document.meta_info.get(name))
             case SglCommitLazy():
                 await self.backend.cache_prefix(document.prompt())
             case _:

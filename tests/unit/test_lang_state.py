@@ -182,6 +182,24 @@ def test_ub14_a_variable_that_is_set_is_not_overwritten_by_a_generation_before()
     assert s["x"] == "set"
 
 
+def test_a_variable_can_be_set_when_the_program_has_ended() -> None:
+    gate = threading.Event()
+    s = begin_state(FakeBackend([gate, "12"]))
+    s += sgl.gen("x")
+    s.end()
+    s["y"] = "in its turn"
+    gate.set()
+    s["x"] = int(s["x"])
+    assert (s["x"], s["y"]) == (12, "in its turn")
+    s.sync()
+    s["x"], s["z"] = s["x"] + 1, "new"
+    assert (s["x"], s["z"], "z" in s) == (13, "new", True)
+    assert s.get_meta_info("x")["finish_reason"] == {"type": "stop"}, "it is still what was generated"  # type: ignore[index]
+    assert s.text() == "12"
+    with pytest.raises(RuntimeError, match="the program has ended"):
+        s += "more"
+
+
 def test_a_var_scope_is_all_text_appended_inside() -> None:
     s = begin_state(FakeBackend("Paris"))
     s += "before "

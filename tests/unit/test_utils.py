@@ -16,7 +16,14 @@ from PIL import Image
 import sgl_jupyter as sgl
 from sgl_jupyter import utils
 from sgl_jupyter.lang.program import begin_state
-from sgl_jupyter.utils import dump_state_text, is_in_ci, load_image, print_highlight, read_jsonl
+from sgl_jupyter.utils import (
+    download_and_cache_file,
+    dump_state_text,
+    is_in_ci,
+    load_image,
+    print_highlight,
+    read_jsonl,
+)
 
 from .fake_backend import FakeBackend
 
@@ -159,6 +166,21 @@ def test_questions_are_read_from_json_lines(tmp_path: Path):
     file = tmp_path / "questions.jsonl"
     file.write_text('# two of them\n{"question": "¿?"}\n\n["x"]\n', encoding="utf-8")
     assert list(read_jsonl(file)) == [{"question": "¿?"}, ["x"]]
+
+
+def test_a_file_is_downloaded_once_and_is_there_whole_or_not_at_all(
+    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    path = Path(download_and_cache_file(f"{site}/text"))
+    assert (path.read_text(), path.is_relative_to(tmp_path)) == ("text", True)
+    path.write_text("kept")
+    assert Path(download_and_cache_file(f"{site}/text")).read_text() == "kept"
+    named = tmp_path / "folder" / "named.txt"
+    assert download_and_cache_file(f"{site}/hop/1", str(named)) == str(named)
+    with pytest.raises(ValueError, match=r"could not be downloaded: .*404"):
+        download_and_cache_file(f"{site}/missing", str(tmp_path / "folder" / "missing.txt"))
+    assert list(named.parent.iterdir()) == [named]
 
 
 def test_the_texts_of_states_are_written_one_after_another(tmp_path: Path):
