@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sgl_jupyter.backends.base import Chunk
 from sgl_jupyter.lang.document import Document
-from sgl_jupyter.lang.events import GenerationStarted, Token, Tokens, Usage
+from sgl_jupyter.lang.events import GenerationStarted, PromptRead, Token, Tokens, Usage
 from sgl_jupyter.lang.ir import SglGen, reasoning_name
 from sgl_jupyter.lang.reasoning import Part, ReasoningSplitter, reasoning_format, split_reasoning
 
@@ -34,6 +34,9 @@ class Answer:
 
     def take(self, chunk: Chunk) -> None:
         name = self._gen.name
+        if self._document.meta_info[name] is None and "prompt_tokens" in chunk.meta_info:
+            counts = (chunk.meta_info.get(f"{kind}_tokens") or 0 for kind in ("prompt", "cached"))
+            self._document.log.append(PromptRead(name, *counts))
         self._document.meta_info[name] = chunk.meta_info
         self._write(self._splitter.feed(chunk.text) if self._splitter else [("answer", chunk.text)])
         self._tell_tokens("input", chunk.meta_info)

@@ -58,6 +58,15 @@ class GenerationStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptRead:
+    """The engine has read the prompt of `variable`, of which it knew `cached_tokens` from earlier requests."""
+
+    variable: str | None
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reasoning:
     """`text` was thought on the way to `variable`; it is no part of the state's text."""
 
@@ -140,6 +149,7 @@ Event = (
     | RoleClosed
     | Text
     | GenerationStarted
+    | PromptRead
     | Reasoning
     | Tokens
     | Usage

@@ -121,6 +121,13 @@ class SupervisedProcess:
         return self._entry.users
 
     @property
+    def used_by(self) -> str:
+        """The notebooks that hold it, in words: their names, and how many there are of which Jupyter does not tell it."""
+        users = self.users
+        named = sorted({Path(user).name for user in users if user})
+        return ", ".join([*named, *([f"{users.count('')} unnamed"] if "" in users else [])])
+
+    @property
     def pid(self) -> int:
         return self._last_entry.engine.pid if self._last_entry.engine else -1
 

@@ -59,15 +59,8 @@ def _engine_row(engine: EngineHandle | RemoteEngine) -> tuple[str, ...]:
     memory = _bytes(load.memory) if load.memory else ""
     device = {None: "", True: "GPU", False: "CPU"}[load.on_gpu]
     is_local = isinstance(engine, EngineHandle)
-    pid, users = (str(engine.pid), _users(engine)) if is_local else ("", engine.url)
+    pid, users = (str(engine.pid), engine.used_by) if is_local else ("", engine.url)
     return engine.name, engine.model, engine.state, device, memory, requests, speed, pid, users
-
-
-def _users(engine: EngineHandle) -> str:
-    """The notebooks that hold it; how many there are of whom Jupyter does not tell the name."""
-    named = sorted({user for user in engine.users if user})
-    unnamed = engine.users.count("")
-    return ", ".join([*named, *([f"{unnamed} unnamed"] if unnamed else [])])
 
 
 def _bytes(size: int) -> str:

@@ -28,7 +28,8 @@ _INHERIT = "color:color-mix(in srgb,currentcolor,red 0%)"
 
 _ROOT = "line-height:1.5;overflow-wrap:break-word"
 _LABEL = "font-size:12px;font-weight:600;opacity:.7"
-_BODY = "margin:0;padding:0;border:0;background:transparent;font-family:inherit;white-space:pre-wrap;word-break:normal"
+# JupyterLab lets a <pre> scroll, which cuts off what is drawn below its last line: hence the padding.
+_BODY = "margin:0;padding:0 0 3px;border:0;background:transparent;font-family:inherit;white-space:pre-wrap;word-break:normal"
 _VARIABLE = "font-size:11px;font-family:monospace;opacity:.7"
 _CELL = "text-align:left;vertical-align:top;padding:2px 16px 2px 0;border-bottom:1px solid #88888880"
 _REASONING = "border-left:1px solid #88888880;padding:0 12px;margin:0 0 4px;opacity:.8"
@@ -77,7 +78,8 @@ def _blocks(run: Run) -> str:
 
 def _message(message: Message, run: Run) -> str:
     words = " · ".join(filter(None, (message.role, activity(message, run))))
-    label = f'<div style="{_LABEL}">{_escape(words)}</div>' if words else ""
+    waits = run.progress is not None and run.progress.first is None  # counts of tokens come too often to be announced
+    label = _label(words, is_status=waits and message is run.blocks[-1]) if words else ""
     body = "".join(_part(segments, before, run) for before, segments in pairwise([[], *generations(message)]))
     body = _TRAILING_NEWLINES.sub("", body)
     edge = f"border-left:3px solid {_EDGES.get(message.role or '', '#88888840')};padding:0 12px;margin:0 0 10px"
@@ -158,14 +160,21 @@ def _fork(fork: Fork) -> str:
     count = len(fork.children)
     column = "flex:1 1 260px;min-width:0;border-top:1px solid #88888880;padding:4px 0 0"
     children = (
-        f'<div style="{column}"><div style="{_LABEL}">fork {number} of {count}</div>{_blocks(child)}</div>'
+        f'<div style="{column}">{_label(f"fork {number} of {count}")}{_blocks(child)}</div>'
         for number, child in enumerate(fork.children, start=1)
     )
     return f'<div style="display:flex;flex-wrap:wrap;gap:0 16px;margin:0 0 10px">{"".join(children)}</div>'
 
 
 def _note(text: str) -> str:
-    return f'<div style="{_LABEL};border-left:3px solid {_VERMILION};padding:0 12px">{_escape(text)}</div>'
+    edge = f"border-left:3px solid {_VERMILION};padding:0 12px"
+    return f'<div style="{_LABEL};{edge}"><output>{_escape(text)}</output></div>'
+
+
+def _label(words: str, is_status: bool = False) -> str:
+    """A line above what it is about. Screen readers announce a status when it comes."""
+    text = f"<output>{_escape(words)}</output>" if is_status else _escape(words)
+    return f'<div style="{_LABEL}">{text}</div>'
 
 
 def _escape(text: str) -> str:

@@ -40,6 +40,10 @@ class Progress:
     latest: float = 0.0
     tokens: int = 0
     tokens_at_first: int = 0
+    prompt_tokens: int = 0
+    """Those of its prompt, once it is read, where the server tells."""
+    cached_tokens: int = 0
+    """Those of them that the engine knew from earlier requests."""
 
     @property
     def tokens_per_second(self) -> float:

@@ -174,6 +174,9 @@ class Follower:
                 self._start_generation(variable, time)
                 if variable is not None:
                     run.variables[variable] = ""
+            case events.PromptRead(_, prompt_tokens, cached_tokens):
+                if run.progress:
+                    run.progress.prompt_tokens, run.progress.cached_tokens = prompt_tokens, cached_tokens
             case events.VariableDone(variable, value, meta_info):
                 if meta_info and "samples" in meta_info:
                     self._take_samples(variable, value)

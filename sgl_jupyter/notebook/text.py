@@ -22,6 +22,11 @@ _ANSI_CODES = {
 }  # fmt: skip
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 token`, `2 tokens`, `1,000 tokens`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def visible(text: str) -> str:
     """`text` with a sign in place of every control character, so that no terminal, page or encoder stumbles over it."""
     return text.replace("\r\n", "\n").translate(_VISIBLE)
@@ -60,10 +65,12 @@ def activity(message: Message, run: Run) -> str:
         return run.waits_for or "waiting for the engine"
     thinks = run.latest is not None and run.latest.origin == "reasoning"
     speed = progress.tokens_per_second
+    cached = f", {progress.cached_tokens:,} cached" if progress.cached_tokens else ""
     told = (
         "thinking" if thinks else "generating",
-        f"{progress.tokens} tokens" if progress.tokens else "",
+        counted(progress.tokens, "token") if progress.tokens else "",
         f"{speed:.3g} tokens/s" if speed else "",
+        f"prompt of {counted(progress.prompt_tokens, 'token')}{cached}" if progress.prompt_tokens else "",
     )
     return " · ".join(filter(None, told))
 

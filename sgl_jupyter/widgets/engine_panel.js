@@ -26,7 +26,7 @@ function render({ model, el }) {
   const choices = element("datalist", { id: `sgl-models-${Math.random().toString(36).slice(2)}` });
   const name = element("input", { list: choices.id, placeholder: "tiny-chat, a folder, or a hub id", size: 36 });
   const body = element("tbody");
-  const headings = ["engine", "model", "state", "memory", "requests", "tokens/s", "", ""].map((words) => element("th", {}, words));
+  const headings = ["engine", "model", "state", "memory", "requests", "tokens/s", "", "used by", ""].map((words) => element("th", {}, words));
   const table = element("table", { hidden: true }, element("thead", {}, element("tr", {}, ...headings)), body);
   const note = element("div", { class: "sgl-note", role: "status" }, "No engine is running.");
   const log = element("pre", { class: "sgl-log", tabindex: 0, "aria-label": "log", hidden: true });
@@ -47,8 +47,8 @@ function render({ model, el }) {
   /** One row for each engine, whose buttons stay the same elements, so that the focus does too. */
   function row(engine) {
     if (!rows.has(engine.id)) {
-      const cells = Array.from({ length: 7 }, () => element("td"));
-      const buttons = element("td", {}, ...["use", "log", "stop", "terminate"].flatMap((kind) => [ask(kind, engine), " "]));
+      const cells = Array.from({ length: 8 }, () => element("td"));
+      const buttons = element("td", { class: "sgl-actions" }, ...["use", "log", "stop", "terminate"].flatMap((kind) => [ask(kind, engine), " "]));
       rows.set(engine.id, { cells, line: element("tr", {}, ...cells, buttons) });
       speeds.set(engine.id, []);
     }
@@ -66,6 +66,7 @@ function render({ model, el }) {
         const words = [engine.name, engine.model, engine.state, bytes(engine.memory), engine.requests ?? "", history.at(-1).toFixed(0)];
         words.forEach((text, i) => (cells[i].textContent = text));
         cells[6].replaceChildren(plot(history));
+        cells[7].textContent = engine.users;
       }
       const known = new Set(engines.map((engine) => engine.id));
       [...rows.keys()].filter((id) => !known.has(id)).forEach((id) => rows.delete(id));
@@ -92,8 +93,7 @@ function render({ model, el }) {
     element(
       "div",
       { class: "sgl-tool", keydown: keys },
-      element("div", { class: "sgl-row" }, labelled("model", name), choices, element("button", { type: "button", class: "sgl-main", click: launch }, "Launch")),
-      note,
+      element("div", { class: "sgl-row" }, labelled("model", name), choices, element("button", { type: "button", class: "sgl-main", click: launch }, "Launch"), note),
       table,
       log,
     ),

@@ -107,6 +107,5 @@ class EnginePanel(Tool):
 
 
 def _row(engine: EngineHandle) -> dict[str, Any]:
-    return {"id": engine.id, "name": engine.name, "model": engine.model, "state": engine.state} | asdict(
-        load_of(engine)
-    )
+    known = {name: getattr(engine, name) for name in ("id", "name", "model", "state")}
+    return known | asdict(load_of(engine)) | {"users": engine.used_by}

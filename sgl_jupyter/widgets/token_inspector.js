@@ -2,7 +2,7 @@ const percent = (p) => (p === null ? "" : `${(100 * p).toFixed(1)} %`);
 
 function render({ model, el }) {
   const tokens = model.get("tokens");
-  const details = element("div", { class: "sgl-note", "aria-live": "polite" }, "Arrow keys go from token to token.");
+  const details = element("div", { class: "sgl-note sgl-details", "aria-live": "polite" }, "Arrow keys go from token to token.");
   const spans = tokens.map((token, index) =>
     element(
       "span",
@@ -35,9 +35,9 @@ function render({ model, el }) {
       token.milliseconds === null ? "" : `${token.milliseconds.toFixed(1)} ms`,
     ].filter(Boolean);
     const rows = token.alternatives.map(([text, p]) =>
-      element("tr", {}, element("td", {}, element("code", {}, JSON.stringify(text))), element("td", {}, percent(p))),
+      element("tr", { style: `--sgl-share: ${100 * p}%` }, element("td", {}, element("code", {}, JSON.stringify(text))), element("td", {}, percent(p))),
     );
-    details.replaceChildren(element("div", {}, facts.join(" · ")), element("table", {}, ...rows));
+    details.replaceChildren(element("div", {}, facts.join(" · ")), element("table", { class: "sgl-alternatives" }, ...rows));
   }
 
   function select(index) {
@@ -53,7 +53,7 @@ function render({ model, el }) {
   }
 
   const list = element("div", { class: "sgl-tokens", role: "listbox", "aria-label": "Tokens" }, ...spans);
-  el.append(element("div", { class: "sgl-tool" }, list, details));
+  el.append(element("div", { class: "sgl-tool sgl-inspector" }, list, details));
 }
 
 export default { render };

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,9 +49,11 @@ class Lab:
         nbformat.write(notebook, path)
         return path
 
-    def open(self, name: str, theme: str = "light", prepare: Callable[[Page], None] = lambda page: None) -> Page:
+    def open(
+        self, name: str, theme: str = "light", prepare: Callable[[Page], None] = lambda page: None, scale: float = 1
+    ) -> Page:
         """A page with the notebook `name`, fully loaded, in the given theme. `prepare` has the page before that."""
-        page = self.browser.new_page(viewport={"width": 1100, "height": 900})
+        page = self.browser.new_page(viewport={"width": 1100, "height": 900}, device_scale_factor=scale)
         self.pages.append(page)
         prepare(page)
         page.goto(f"{self.url}lab/tree/{name}?reset&token={self.token}")
@@ -69,23 +72,25 @@ def command(page: Page, name: str, **args: Any) -> None:
     page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, args])
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("NO BROWSER TESTS: no chromium on the PATH (Debian: apt-get install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTS: pip install playwright")
-    with sync_api.sync_playwright() as playwright:
+def chromium() -> str | None:
+    """The browser's program."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=executable, args=options)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=options)
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def lab_server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    pytest.importorskip("jupyterlab", reason="NO BROWSER TESTS: pip install jupyterlab")
-    base = tmp_path_factory.mktemp("jupyterlab")
+@contextmanager
+def running_lab(browser: Browser, base: Path) -> Iterator[Lab]:
+    """A JupyterLab that keeps all that it writes in `base`, and nothing of what its user has set."""
     folder = base / "notebooks"
     folder.mkdir()
     notification = base / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
@@ -103,6 +108,22 @@ def lab_server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> It
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if chromium() is None:
+        pytest.skip("NO BROWSER TESTS: no chromium on the PATH (Debian: apt-get install chromium)")
+    pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTS: pip install playwright")
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def lab_server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    pytest.importorskip("jupyterlab", reason="NO BROWSER TESTS: pip install jupyterlab")
+    with running_lab(browser, tmp_path_factory.mktemp("jupyterlab")) as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -38,6 +38,14 @@ def test_text_streams_into_one_output_while_the_body_waits(kernel: NotebookKerne
     assert kernel.value("length") == "6"
 
 
+def test_what_the_engine_knew_of_the_prompt_is_told_while_text_arrives(kernel: NotebookKernel) -> None:
+    kernel.answers('["Par", 0.4, "is"]')
+    cell = kernel.run('%%sgl\nuser("Where?")\nassistant(gen("city"))')
+    pages = [content["data"]["text/html"] for content in cell.of_type("display_data", "update_display_data")]
+    assert any("generating · 1 token · prompt of " in page for page in pages)
+    assert "prompt of" not in pages[-1]
+
+
 def test_a_fast_model_does_not_flood_the_front_end(kernel: NotebookKernel) -> None:
     kernel.answers('["token "] * 2000')
     cell = kernel.run('%%sgl\nassistant(gen("x"))')

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sgl_jupyter.backends.base import BackendUnreachable
-from sgl_jupyter.lang.events import EventLog, GenerationStarted, Text
+from sgl_jupyter.lang.events import EventLog, GenerationStarted, PromptRead, Text
 from sgl_jupyter.notebook import progress
 from sgl_jupyter.notebook.html import run_html
 from sgl_jupyter.notebook.progress import EngineWatch, waiting_words
@@ -75,6 +75,15 @@ def test_tokens_and_their_speed_are_told_while_text_arrives() -> None:
         log.append(Text("word ", "generated", "x", completion_tokens=10 * count))
     log.times[-5:] = [0.0, 1.0, 1.5, 2.0, 2.5]
     assert "assistant · generating · 40 tokens · 20 tokens/s" in run_html(Run.from_log(log))
+
+
+def test_the_prompt_and_what_of_it_was_cached_are_told_while_text_arrives() -> None:
+    log = EventLog()
+    open_message(log, "assistant")
+    log.append(GenerationStarted("x"))
+    log.append(PromptRead("x", prompt_tokens=1024, cached_tokens=1000))
+    log.append(Text("word ", "generated", "x", completion_tokens=1))
+    assert "assistant · generating · 1 token · prompt of 1,024 tokens, 1,000 cached" in run_html(Run.from_log(log))
 
 
 def test_where_no_counts_are_told_only_the_state_is_shown() -> None:

@@ -26,7 +26,7 @@ HOSTILE = (
 # What JupyterLab's sanitizer leaves of HTML in an untrusted notebook, as far as it concerns us.
 ALLOWED_TAGS = {
     "div", "pre", "mark", "b", "ins", "small", "table", "thead", "tbody", "tr", "th", "td",
-    "details", "summary", "span", "img",
+    "details", "summary", "span", "img", "output",
 }  # fmt: skip
 ALLOWED_ATTRIBUTES = {"class", "dir", "style", "title", "src", "alt", "open"}
 ALLOWED_STYLES = {
@@ -188,6 +188,19 @@ def test_a_message_says_what_its_reader_waits_for() -> None:
     assert "assistant · generating" in run_html(Run.from_log(log))
     log.append(Stopped())
     assert not re.search("generating|waiting", run_html(Run.from_log(log)))
+
+
+def test_what_is_waited_for_and_how_it_ended_is_announced_and_counts_of_tokens_are_not() -> None:
+    log = EventLog()
+    open_message(log, "assistant", "")
+    start_generation(log, "city")
+    assert Page(run_html(Run.from_log(log))).texts["output"] == ["assistant · waiting for the engine"]
+    log.append(Text("Par", "generated", "city", 1))
+    page = Page(run_html(Run.from_log(log)))
+    assert "output" not in page.texts
+    assert "assistant · generating · 1 token" in page.texts["div"]
+    log.append(Stopped())
+    assert Page(run_html(Run.from_log(log))).texts["output"] == ["stopped"]
 
 
 def test_text_outside_roles_says_what_its_reader_waits_for_too() -> None:
