@@ -32,9 +32,9 @@ WARM_UP_STEPS = 40
 BF16 = torch.bfloat16
 SECTIONS = [8, 12, 12]
 # Questions on each image, the share of batches with several images a row, how much the heads count beside the answers.
-BRANCHES, SEVERAL, DENSE_WEIGHT = 4, 0.08, 0.1
+BRANCHES, SEVERAL, DENSE_WEIGHT, LOUDER = 4, 0.08, 0.2, 1.5
 CHARTS = 0.65
-TEXT_EVERY, TEXT_TOKENS = 14, 3072
+SEE_EVERY, TEXT_EVERY, TEXT_TOKENS = 4, 14, 3072
 HEAD = VISION["hidden_size"] // VISION["num_heads"]
 
 
@@ -93,6 +93,21 @@ class Run:
             self.state = saved["state"]
         else:
             self.state["images"] = saved["state"]["images"]
+            self.quieten()
+
+    @torch.no_grad()
+    def quieten(self) -> None:
+        """Make images as loud as words are, without a change to what the heads read."""
+        batch = pictures(Random(self.plan.seed), "train", (5, 5), self.plan.images)
+        with torch.autocast("cpu", dtype=BF16):
+            seen, _, _ = self.look(batch)
+        loudness = seen.float().pow(2).mean().sqrt()
+        words = self.model.model.language_model.embed_tokens.weight.pow(2).mean().sqrt()
+        factor = (words / loudness * LOUDER).item()
+        last = self.model.model.visual.merger.mlp[2]
+        for weight in (last.weight, last.bias):
+            weight *= factor
+        self.heads.linear.weight /= factor
 
     def save(self) -> None:
         """Write the checkpoint in one move, so that an export never reads half of it."""
@@ -151,7 +166,7 @@ def see_step(run: Run, rng: Random, grid: Grid, meter: Meter) -> tuple[Tensor, i
     batch = pictures(rng, "train", grid, run.plan.images, CHARTS)
     with torch.autocast("cpu", dtype=BF16):
         _, loss, right = run.look(batch)
-    meter.add(loss=loss.item(), shape=right[0], colour=right[1], letter=(right[2] + right[3]) / 2)
+    meter.add(see=loss.item(), shape=right[0], colour=right[1], letter=(right[2] + right[3]) / 2)
     return loss, run.plan.images
 
 
@@ -171,7 +186,7 @@ def talk_step(run: Run, rng: Random, grid: Grid, meter: Meter) -> tuple[Tensor, 
     with torch.autocast("cpu", dtype=BF16):
         seen, dense, right = run.look(batch)
         said = run.talk(tokens, seen.flatten(0, 1))
-    meter.add(text=said.item(), dense=dense.item(), shape=right[0], colour=right[1], letter=(right[2] + right[3]) / 2)
+    meter.add(said=said.item(), dense=dense.item(), thing=right[0], glyph=(right[2] + right[3]) / 2)
     return said + DENSE_WEIGHT * dense, rows * each
 
 
@@ -194,6 +209,9 @@ def train(run: Run) -> None:
             loss, images = see_step(run, rng, pick_grid(rng), meter)
         elif run.state["step"] % TEXT_EVERY == TEXT_EVERY - 1:
             loss, images = text_step(run, meter), 0
+        elif run.state["step"] % SEE_EVERY == SEE_EVERY - 1:
+            loss, images = see_step(run, rng, pick_grid(rng), meter)
+            loss = loss * DENSE_WEIGHT
         else:
             loss, images = talk_step(run, rng, pick_grid(rng), meter)
         run.update(loss, run.state["minutes"])
