@@ -183,15 +183,15 @@ class BaseBackend:
 
     async def sample(self, prompt: Prompt, params: SamplingParams) -> list[Chunk]:
         """Continue `prompt` `params.n` times; each answer whole."""
-        raise NotImplementedError(f"{type(self).__name__} does not draw several samples (n > 1)")
+        raise UnsupportedFeature(self, "several samples (n > 1)")
 
     async def choose(self, prompt: Prompt, choices: Sequence[str]) -> tuple[str, dict[str, Any]]:
         """One of `choices`, with the server's meta_info. For a backend whose `scores_choices` is False."""
-        raise NotImplementedError(f"{type(self).__name__} does not choose")
+        raise UnsupportedFeature(self, "choices")
 
     async def score(self, prompt: Prompt, choices: Sequence[str], alone: bool = False) -> list[ChoiceScore]:
         """The log-probabilities of each choice after `prompt`; with `alone`, also without it."""
-        raise NotImplementedError(f"{type(self).__name__} does not score choices")
+        raise UnsupportedFeature(self, "the scoring of choices")
 
     async def cache_prefix(self, prompt: Prompt) -> None:
         """Have `prompt` computed, so that requests which begin with it share the work. Optional."""

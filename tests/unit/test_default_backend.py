@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
 import sgl_jupyter as sgl
+from sgl_jupyter.backends.base import BaseBackend, Chunk, Prompt, SamplingParams
+from sgl_jupyter.lang.program import begin_state
 
 from .fake_backend import FakeBackend
 
@@ -81,3 +84,21 @@ def test_tasks_have_defaults_of_their_own() -> None:
         return list(await asyncio.gather(*map(one, range(3))))
 
     assert asyncio.run(all_of_them()) == ["answer 0", "answer 1", "answer 2"]
+
+
+def test_a_backend_that_only_generates_says_what_else_it_cannot_do() -> None:
+    class Plain(BaseBackend):
+        async def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Chunk, None]:
+            yield Chunk("x", {})
+
+    backend = Plain()
+    assert program.run(backend=backend)["x"] == "x"
+    for expr, feature in [
+        (sgl.gen("x", n=2), r"several samples \(n > 1\)"),
+        (sgl.select("x", ["a", "b"]), "the scoring of choices"),
+        (sgl.image("https://example.org/a.png"), "images in prompts"),
+    ]:
+        s = begin_state(backend)
+        s += "text" + expr
+        with pytest.raises(sgl.UnsupportedFeature, match=f"Plain does not support {feature}"):
+            s.sync()
