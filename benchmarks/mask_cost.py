@@ -8,7 +8,8 @@ from __future__ import annotations
 import statistics
 import time
 
-from kernel_engine.grammar import GrammarCompiler, Matcher
+from kernel_engine.grammar import GrammarCompiler
+from kernel_engine.matchers import Matcher
 from kernel_engine.sampling_params import Constraint
 
 from .common import CHARACTER_REGEX, begin, random_tokenizer, ratio

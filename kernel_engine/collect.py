@@ -17,7 +17,8 @@ from torch import Tensor
 from . import logprobs, sampling
 from .batch import Batch
 from .errors import RequestError
-from .grammar import Matcher, jump_forward
+from .grammar import jump_forward
+from .matchers import Matcher
 from .model import Model
 from .plan import Segment
 from .request import Sequence, aborted, finished_by_length, finished_by_stop

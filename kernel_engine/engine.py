@@ -22,8 +22,9 @@ import torch
 from .batch import build_batch
 from .collect import Collector
 from .errors import RequestError
-from .grammar import GrammarCompiler, Matcher
+from .grammar import GrammarCompiler
 from .graphs import Graphs, GraphSettings
+from .matchers import Matcher
 from .model import Model
 from .plan import Plan
 from .request import Output, Request, Sequence, aborted, refusal

@@ -16,19 +16,19 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, wait
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenizers import Tokenizer
-from torch import Tensor
 
+from .automaton import Automaton, UnknownSyntax
 from .errors import RequestError
 from .json_schema import bounds_strings, close_objects
+from .matchers import KeptMasks, LLGuidanceMatcher, Matcher, Place, XGrammarMatcher
 from .sampling_params import Constraint
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLTokenizer
     from transformers import PreTrainedTokenizerFast
-    from xgrammar import CompiledGrammar
     from xgrammar import GrammarCompiler as XGrammarCompiler
 
 COMPILE_THREADS = 2
@@ -49,86 +49,6 @@ LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 
 
 T = TypeVar("T")
-
-
-class Matcher(Protocol):
-    """Where a sequence stands in its constraint."""
-
-    def fill(self, bitmask: Tensor, row: int) -> None:
-        """Set bit `t` of `bitmask[row]` (int32, 32 tokens a word) for each token `t` that may come next."""
-        ...
-
-    def accept(self, token: int) -> bool:
-        """Go on by `token`; False if the constraint does not allow it, and then the matcher must not be used again."""
-        ...
-
-    def rollback(self, count: int) -> None:
-        """Take back the latest `count` accepted tokens."""
-        ...
-
-    def forced(self) -> str:
-        """The text that must come next, whatever the model says; empty if it has a choice."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing can follow."""
-        ...
-
-
-class XGrammarMatcher:
-    """A `Matcher` on an xgrammar automaton."""
-
-    def __init__(self, compiled: CompiledGrammar):
-        from xgrammar import GrammarMatcher
-
-        self._matcher = GrammarMatcher(compiled)
-
-    def fill(self, bitmask: Tensor, row: int) -> None:
-        self._matcher.fill_next_token_bitmask(bitmask, row)  # pyright: ignore[reportArgumentType]
-
-    def accept(self, token: int) -> bool:
-        return self._matcher.accept_token(token)
-
-    def rollback(self, count: int) -> None:
-        self._matcher.rollback(count)
-
-    def forced(self) -> str:
-        try:
-            return self._matcher.find_jump_forward_string()
-        except UnicodeDecodeError:  # the rest of a character that the last token began: left to the model's tokens
-            return ""
-
-    @property
-    def finished(self) -> bool:
-        return self._matcher.is_terminated()
-
-
-class LLGuidanceMatcher:
-    """A `Matcher` on a llguidance automaton."""
-
-    def __init__(self, matcher: LLMatcher):
-        self._matcher = matcher
-
-    def fill(self, bitmask: Tensor, row: int) -> None:
-        words = bitmask[row]
-        self._matcher.unsafe_compute_mask_ptr(words.data_ptr(), words.numel() * words.element_size())
-        if self._matcher.is_error():  # it went beyond its limits of time or size
-            words.zero_()
-
-    def accept(self, token: int) -> bool:
-        return self._matcher.consume_token(token)
-
-    def rollback(self, count: int) -> None:
-        self._matcher.rollback(count)
-
-    def forced(self) -> str:
-        # A forced part of a character is left to the model's tokens.
-        return self._matcher.compute_ff_bytes().decode(errors="ignore")
-
-    @property
-    def finished(self) -> bool:
-        return self._matcher.is_stopped()
 
 
 class GrammarCompiler:
@@ -152,6 +72,7 @@ class GrammarCompiler:
         self._llguidance = self._threads.submit(self._load_llguidance)
         self._xgrammar = self._threads.submit(self._load_xgrammar)
         self._cache: dict[Constraint, Future[Callable[[], Matcher]]] = {}
+        self._masks = KeptMasks()
 
     def compile(self, constraint: Constraint) -> Future[Callable[[], Matcher]]:
         """A maker of matchers for the constraint, perhaps later; its error, if any, is a `RequestError`."""
@@ -217,7 +138,12 @@ class GrammarCompiler:
         if error := matcher.get_error():
             reason = error.split("error: ")[-1].splitlines()[0]
             raise RequestError(f"{_shown(constraint)} cannot be used: {reason}")
-        return lambda: LLGuidanceMatcher(matcher.deep_copy())
+        automaton = _automaton(text) if kind == "regex" else None
+        return lambda: LLGuidanceMatcher(matcher.deep_copy(), self._place(automaton))
+
+    def _place(self, automaton: Automaton | None) -> Place | None:
+        tokenizer = self._llguidance.result()
+        return Place(automaton, self._masks, lambda token: tokenizer.decode_bytes([token])) if automaton else None
 
     def _compile_xgrammar(self, constraint: Constraint) -> Callable[[], Matcher]:
         compiler = self._xgrammar.result()
@@ -232,6 +158,13 @@ class GrammarCompiler:
             reason = LOG_PREFIX.sub("", str(error).strip().splitlines()[-1])
             raise RequestError(f"{constraint.kind} cannot be used: {reason}") from None
         return lambda: XGrammarMatcher(compiled)
+
+
+def _automaton(expression: str) -> Automaton | None:
+    try:
+        return Automaton(expression)
+    except UnknownSyntax:
+        return None
 
 
 def _read(constraint: Constraint) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .grammar import Matcher
+from .matchers import Matcher
 from .radix import Node, Tokens
 from .sampling_params import SamplingParams
 from .speculate import Drafter

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_engine.errors import RequestError
-from kernel_engine.grammar import GrammarCompiler, LLGuidanceMatcher, XGrammarMatcher
+from kernel_engine.grammar import GrammarCompiler
+from kernel_engine.matchers import LLGuidanceMatcher, XGrammarMatcher
 from kernel_engine.sampling_params import Constraint
 
 from .support import EOS, VOCAB, Result, StepEngine, byte_tokenizer, examples, random_module
