@@ -21,6 +21,7 @@ from sgl_jupyter.lang.program import begin_state
 from .fake_backend import FakeBackend
 from .model_templates import GEMMA3, LLAMA3, PHI3, PUBLISHED, QWEN3, SMOLLM3, Published
 
+BUNDLED = Path(__file__).parents[2] / "kernel_engine" / "bundled"
 TALK = ["What is 2+2?", "It is 4.", "And 3+3?", "It is 6.", "And 4+4?"]
 """Turn by turn, the user's first."""
 WITHOUT_SYSTEM = ["Gemma", "Mistral-v1", "Mistral-v3"]
@@ -137,6 +138,15 @@ def test_a_model_that_sees_has_the_image_token_of_its_kind_where_its_template_ta
     backend.model_type = "qwen2_5_vl"
     assert template_of(backend).image_token == "<|vision_start|><|image_pad|><|vision_end|>"
     assert template_of(backend).role_prefix_and_suffix["user"] == ("<|im_start|>user\n", "<|im_end|>\n")
+
+
+def test_the_bundled_model_that_sees_is_written_the_same_under_any_name() -> None:
+    own = model_template({"model_path": str(BUNDLED / "tiny-vision")})
+    assert own is not None
+    found, known = derive(own, "someone/finetuned"), get_chat_template("qwen2-vl")
+    talk = [{"role": "system", "content": None}, *({"role": r, "content": "x"} for r in ("user", "assistant", "user"))]
+    assert found.get_prompt(talk) == known.get_prompt(talk)
+    assert (found.image_token, found.stop_str) == (known.image_token, known.stop_str)
 
 
 def test_a_model_without_a_template_has_that_of_its_kind() -> None:
