@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .machine import free_memory
 
 PACKED_SHARE = 0.25
 """Of the free memory, what the packed weights may take; they stand beside the plain ones, which one token reads faster."""
@@ -55,7 +56,7 @@ def fuse(module: nn.Module) -> None:
         if type(child) is nn.Linear and _gains(child.weight)
     ]
     size = sum(linear.weight.numel() * linear.weight.element_size() for _, _, linear in linears)
-    packed = size <= PACKED_SHARE * psutil.virtual_memory().available
+    packed = size <= PACKED_SHARE * free_memory()
     for parent, name, linear in linears:
         setattr(parent, name, CpuLinear(linear, packed=packed))
 

@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
@@ -19,6 +18,7 @@ from .checkpoint import open_checkpoint
 from .errors import LoadError
 from .features import check_config
 from .lora import attach, read_adapters
+from .machine import free_memory
 from .model import Model
 from .quantize import COMPUTED_IN, quantize, scheme_of
 from .source import CONFIG, bring, first_line, is_bundled, resolve_model_path
@@ -228,7 +228,7 @@ def _placed(device: torch.device) -> dict[str, torch.device] | None:
 def _check_memory(outline: PreTrainedModel, device: torch.device) -> None:
     """Raise `LoadError` if weights like those of `outline`, which has none, do not fit into what is free on `device`."""
     needed = sum(p.numel() * p.element_size() for p in outline.parameters())
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     if needed > free:
         raise LoadError(
             f"the weights need {needed / 1e9:.2f} GB in {outline.dtype}, {free / 1e9:.2f} GB are free on the {device.type}. "

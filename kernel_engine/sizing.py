@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-import psutil
 import torch
 
 from .engine import EngineSettings
 from .errors import LoadError
 from .graphs import GraphSettings
+from .machine import free_memory, usable_cores
 from .model import QUERY_TOKENS, Model
 from .schedule import Policy
 from .server_args import ServerArgs
@@ -51,7 +51,7 @@ def resolve_settings(args: ServerArgs, model: Model, threads: int) -> EngineSett
         min(rows, slots),
         policy,
         seed,
-        threads=1 if kind == "cpu" and model.weight_bytes < SMALL_WEIGHTS else threads,
+        threads=1 if kind == "cpu" and model.weight_bytes < SMALL_WEIGHTS else usable_cores(threads),
         graphs=_graph_settings(args, kind),
         log=_log_settings(args),
         auto_truncate=args.allow_auto_truncate,
@@ -85,7 +85,7 @@ def _affordable_slots(args: ServerArgs, model: Model) -> int:
         budget = torch.cuda.mem_get_info()[1] * share - model.weight_bytes
     else:
         # Weights that are mapped count as available: the system could drop them and read them again, at every step.
-        budget = (psutil.virtual_memory().available - model.weight_bytes) * share
+        budget = (free_memory() - model.weight_bytes) * share
     slots = int(budget // model.kv_bytes_per_token)
     if slots < model.shape.context:
         raise LoadError(
@@ -98,7 +98,7 @@ def _affordable_slots(args: ServerArgs, model: Model) -> int:
 
 def _check_free(needed: int, model: Model) -> None:
     cuda = model.device.type == "cuda"
-    free = torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info()[0] if cuda else free_memory()
     if needed > free:
         raise LoadError(
             f"the KV cache needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free. Lower --max-total-tokens."
