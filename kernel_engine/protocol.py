@@ -259,6 +259,7 @@ class Answer:
         if wanted := self.request.logprobs:
             meta |= self._logprobs("input", input_logprobs, wanted)
             meta |= self._logprobs("output", output_logprobs, wanted)
+            meta["output_token_logprobs_length"] = len(self.output_logprobs)
         return {"text": text, "output_ids": ids, "meta_info": meta}
 
     def _logprobs(self, side: str, entries: list[LogprobEntry], wanted: LogprobRequest) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def test_logprobs(server: ServerProcess):
     assert meta["input_token_logprobs"][0][0] is None
     assert meta["input_top_logprobs"][0] is None
     assert [entry[1] for entry in meta["output_token_logprobs"]] == answer["output_ids"]
+    assert meta["output_token_logprobs_length"] == len(answer["output_ids"])
     for (value, token, text), top in zip(meta["output_token_logprobs"], meta["output_top_logprobs"], strict=True):
         assert top[0] == [value, token, text]
         assert value <= 0
