@@ -32,8 +32,8 @@ class EnginePanel(Tool):
     def __init__(self) -> None:
         super().__init__()
         self._launched: list[EngineHandle] = []
-        self._chosen: str | None = None
-        """The id of the engine whose log is shown."""
+        self._chosen: EngineHandle | None = None
+        """The engine whose log is shown, though it may have died."""
         self._watching: threading.Thread | None = None
 
     def handle(self, kind: str, content: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ class EnginePanel(Tool):
         elif kind == "launch":
             self._launch(content["model"].strip())
         elif kind == "log":
-            self._chosen = content["id"]
+            self._chosen = self._find(content["id"])
             self._show()
         else:
             self._act(kind, self._find(content["id"]))
@@ -54,7 +54,7 @@ class EnginePanel(Tool):
             raise ValueError("name a model: a bundled one, a folder, or a hub id")
         engine = launch(model)
         self._launched.append(engine)
-        self._chosen = engine.id
+        self._chosen = engine
         set_default_backend(engine)
         self._show()
 
@@ -64,6 +64,8 @@ class EnginePanel(Tool):
         elif kind == "use":
             set_default_backend(engine)
         elif kind == "terminate":
+            self._launched = [each for each in self._launched if each.id != engine.id]
+            self._chosen = self._chosen if self._chosen and self._chosen.id != engine.id else None
             engine.terminate()
 
     def _find(self, id: str) -> EngineHandle:
@@ -80,15 +82,21 @@ class EnginePanel(Tool):
 
     def _keep_showing(self) -> None:
         while not self._closed.is_set():
-            self._show()
+            with self._lock:
+                self._show()
             time.sleep(INTERVAL)
 
     def _show(self) -> None:
-        running = engines()
-        self.send({"kind": "engines", "engines": [_row(engine) for engine in running]})
-        chosen = next((engine for engine in running if engine.id == self._chosen), None)
-        lines = tail(chosen.log_path, LOG_LINES) if chosen else []
-        self.send({"kind": "log", "name": chosen.name if chosen else "", "text": "\n".join(lines)})
+        self._tell_deaths()
+        self.send({"kind": "engines", "engines": [_row(engine) for engine in engines()]})
+        lines = tail(self._chosen.log_path, LOG_LINES) if self._chosen else []
+        self.send({"kind": "log", "name": self._chosen.name if self._chosen else "", "text": "\n".join(lines)})
+
+    def _tell_deaths(self) -> None:
+        for engine in [each for each in self._launched if not each.is_running()]:
+            self._launched.remove(engine)
+            how = str(engine.death()).partition(". The end of its log")[0]
+            self.send({"kind": "error", "message": f"{how}: see its log"})
 
     def static_html(self) -> str:
         rows = "".join(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 240_000
+"""Milliseconds in which a page shows what is waited for, on a machine that has other work too."""
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 
@@ -54,10 +56,11 @@ class Lab:
     ) -> Page:
         """A page with the notebook `name`, fully loaded, in the given theme. `prepare` has the page before that."""
         page = self.browser.new_page(viewport={"width": 1100, "height": 900}, device_scale_factor=scale)
+        page.set_default_timeout(PATIENCE)
         self.pages.append(page)
         prepare(page)
         page.goto(f"{self.url}lab/tree/{name}?reset&token={self.token}")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         page.wait_for_function(
             "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )
@@ -149,7 +152,7 @@ def _environment(base: Path, token: str) -> dict[str, str]:
 
 
 def _wait_for_url(runtime: Path, server: subprocess.Popen[bytes]) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE / 1000
     while time.monotonic() < deadline and server.poll() is None:
         for info in runtime.glob("jpserver-*.json"):
             try:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from .conftest import REPOSITORY, THEMES, Lab, command, running_browser, running_lab
+from .conftest import PATIENCE, REPOSITORY, THEMES, Lab, command, running_browser, running_lab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -30,8 +30,6 @@ SCALE = 2
 COLOURS = 128
 MOMENT = 0.05
 """For which an engine that is held is let go, in seconds."""
-SECONDS = 90
-"""In which a page shows what is waited for."""
 
 LAUNCH = """%load_ext sgl_jupyter
 import sgl_jupyter as sgl
@@ -92,8 +90,10 @@ class Album:
 
     def open(self, *cells: str) -> Page:
         """A notebook of these cells on an engine, of which the first has been run."""
-        self._lab.write("capitals.ipynb", [LAUNCH, *cells])
-        page = self._lab.open("capitals.ipynb", self._theme, scale=SCALE)
+        folder = tempfile.mkdtemp(dir=self._lab.folder)  # a notebook of its own, and so a kernel
+        name = f"{Path(folder).name}/capitals.ipynb"
+        self._lab.write(name, [LAUNCH, *cells])
+        page = self._lab.open(name, self._theme, scale=SCALE)
         printed = run(page, until="pid", number=0).get_by_text("pid").last.inner_text()
         self._engine = int(printed.split("pid")[1].split()[0])
         return page
@@ -104,10 +104,10 @@ class Album:
         os.kill(self._engine, signal.SIGSTOP)
         run(page, until="waiting")
         try:
-            deadline = time.monotonic() + SECONDS
+            deadline = time.monotonic() + PATIENCE / 1000
             while cell(page, 1).get_by_text(text).count() == 0:
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"no {text!r} in {SECONDS} s")
+                    raise TimeoutError(f"no {text!r} was generated")
                 os.kill(self._engine, signal.SIGCONT)
                 time.sleep(MOMENT)
                 os.kill(self._engine, signal.SIGSTOP)
@@ -135,9 +135,9 @@ def run(page: Page, until: str = "", number: int = 1) -> Locator:
     command(page, "notebook:run-cell")
     shown = cell(page, number)
     if until:
-        shown.locator(".jp-OutputArea-output").get_by_text(until).first.wait_for(timeout=SECONDS * 1000)
+        shown.locator(".jp-OutputArea-output").get_by_text(until).first.wait_for()
     else:
-        shown.locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]")).wait_for(timeout=SECONDS * 1000)
+        shown.locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]")).wait_for()
     return shown
 
 
@@ -158,7 +158,7 @@ def stopped(album: Album) -> None:
     page = album.open(CONVERSATION)
     with album.running_until(page, "Berlin") as shown:
         command(page, "notebook:interrupt-kernel")
-        shown.get_by_text("Stopped.").wait_for(timeout=SECONDS * 1000)
+        shown.get_by_text("Stopped.").wait_for()
         album.keep("stopped", shown)
 
 
@@ -182,7 +182,7 @@ def playground(album: Album) -> None:
     tool.get_by_label("prompt").fill("List some countries and their capitals.")
     tool.get_by_label("samples").fill("3")
     tool.get_by_label("prompt").press("Control+Enter")
-    tool.get_by_text("done in").wait_for(timeout=SECONDS * 1000)
+    tool.get_by_text("done in").wait_for()
     album.keep("playground", tool)
 
 

@@ -36,7 +36,7 @@ def open_and_run(lab: Lab, name: str, cells: list[str], theme: str = "light") ->
     lab.write(name, cells)
     page = lab.open(name, theme)
     command(page, "notebook:run-all-cells")
-    page.locator(".sgl-tool").last.wait_for(timeout=90_000)
+    page.locator(".sgl-tool").last.wait_for()
     return page
 
 
@@ -56,7 +56,7 @@ def test_the_playground_streams_samples_side_by_side_and_becomes_html(lab: Lab, 
     tool.get_by_label("temperature").fill("0")
     tool.get_by_label("samples").fill("2")
     tool.get_by_label("prompt").press("Control+Enter")
-    tool.get_by_text("done in").wait_for(timeout=30_000)
+    tool.get_by_text("done in").wait_for()
     samples = tool.locator(".sgl-sample mark").all_inner_texts()
     assert len(samples) == 2
     assert all("Paris" in sample for sample in samples)
@@ -64,13 +64,24 @@ def test_the_playground_streams_samples_side_by_side_and_becomes_html(lab: Lab, 
     tool.get_by_label("constraint kind").select_option("regex")
     tool.get_by_label("constraint", exact=True).fill("[unclosed")
     tool.get_by_role("button", name="Run").click()
-    tool.get_by_text("failed").first.wait_for(timeout=30_000)
+    tool.get_by_text("failed").first.wait_for()
 
     page.evaluate(EXECUTE, "playground.close()")
-    page.locator(".sgl-tool").wait_for(state="detached", timeout=30_000)
+    page.locator(".sgl-tool").wait_for(state="detached")
     assert "%%sgl -n 2" in output(page, 1)
     left = saved_outputs(lab, page, "playground.ipynb")[-1]
     assert set(left["data"]) == {"text/html", "text/plain"}
+
+
+def test_the_playground_works_while_a_cell_runs(lab: Lab) -> None:
+    busy = "import time\nprint('busy')\nwhile True: time.sleep(0.1)"
+    page = open_and_run(lab, "busy.ipynb", [LAUNCH, "playground = Playground()\nplayground", busy])
+    page.locator(".jp-CodeCell").nth(2).locator(".jp-OutputArea-output").get_by_text("busy").wait_for()
+    tool = page.locator(".sgl-tool")
+    tool.get_by_label("prompt").fill("What is the capital of France?")
+    tool.get_by_label("prompt").press("Control+Enter")
+    tool.get_by_text("done in").wait_for()
+    assert page.locator(".jp-CodeCell").nth(2).locator(".jp-InputPrompt").inner_text() == "[*]:"
 
 
 def test_arrow_keys_go_from_token_to_token(lab: Lab) -> None:
@@ -94,13 +105,13 @@ def test_the_engine_panel_launches_watches_and_ends_engines(lab: Lab) -> None:
     tool = page.locator(".sgl-tool")
     tool.get_by_label("model").fill("tiny-chat")
     tool.get_by_label("model").press("Enter")
-    tool.locator(".sgl-log", has_text="ready to roll").wait_for(timeout=90_000)
+    tool.locator(".sgl-log", has_text="ready to roll").wait_for()
     row = tool.locator("tbody tr").last  # the newest; other notebooks may have theirs
-    row.get_by_text("ready").wait_for(timeout=30_000)
-    row.get_by_text(re.compile("[MG]B")).wait_for(timeout=30_000)
+    row.get_by_text("ready").wait_for()
+    row.get_by_text(re.compile("[MG]B")).wait_for()
     count = tool.locator("tbody tr").count()
     row.get_by_role("button", name="terminate").press("Enter")
-    tool.locator("tbody tr").nth(count - 1).wait_for(state="detached", timeout=30_000)
+    tool.locator("tbody tr").nth(count - 1).wait_for(state="detached")
 
 
 def test_where_nobody_watches_a_tool_is_html() -> None:

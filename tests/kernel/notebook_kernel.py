@@ -22,7 +22,7 @@ from sgl_jupyter import *
 from sgl_jupyter.backends.base import BackendError
 from scripted_backend import ScriptedBackend
 """
-LIMIT = 60
+LIMIT = 240
 """Seconds after which a cell is held to hang."""
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sgl_jupyter.notebook.engine_parsers import duration
+
 from .notebook_kernel import HERE, NotebookKernel
 
 
@@ -122,6 +124,10 @@ def test_a_mistyped_command_is_told_in_one_sentence(idle_kernel: NotebookKernel,
     cell = idle_kernel.run(f"%sgl {line}")
     assert cell.reply["ename"] == "UsageError"
     assert says in cell.printed
+
+
+def test_times_have_units() -> None:
+    assert [duration(word) for word in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
 
 
 def test_each_command_explains_itself(idle_kernel: NotebookKernel) -> None:

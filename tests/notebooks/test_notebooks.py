@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
-import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-GONE_SECONDS = 3.0
-MARK = "SGL_JUPYTER_NOTEBOOK_TEST"
 
 
-@pytest.fixture
-def mark(monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the environment of every process that this test starts holds."""
-    monkeypatch.setenv(MARK, secrets.token_hex(8))
-    return os.environ[MARK]
-
-
-def engine_processes(mark: str) -> set[int]:
-    """Process ids of the engines and supervisors that were started with this mark."""
-    modules = ("kernel_engine.launch_server", "sgl_jupyter.lifecycle.supervisor")
-    found = set()
-    for process in psutil.process_iter(["pid", "cmdline", "status", "environ"]):
-        is_engine = any(module in (process.info["cmdline"] or []) for module in modules)
-        is_ours = (process.info["environ"] or {}).get(MARK) == mark
-        if is_engine and is_ours and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.add(process.info["pid"])
-    return found
-
-
-def assert_none_is_left(mark: str) -> None:
-    deadline = time.monotonic() + GONE_SECONDS
-    while (left := engine_processes(mark)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left
-
-
+@pytest.mark.usefixtures("nothing_is_left")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_running_again_gives_the_stored_outputs(notebook: Path, mark: str) -> None:
+def test_running_again_gives_the_stored_outputs(notebook: Path) -> None:
     sanitize = Path(__file__).with_name("sanitize.cfg")
     command = [
         sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300",
@@ -54,18 +23,17 @@ def test_running_again_gives_the_stored_outputs(notebook: Path, mark: str) -> No
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_none_is_left(mark)
 
 
+@pytest.mark.usefixtures("nothing_is_left")
 @pytest.mark.parametrize("name", ["quickstart", "sgl_cells"])
-def test_papermill_runs_it_with_one_output_a_run(name: str, tmp_path: Path, mark: str) -> None:
+def test_papermill_runs_it_with_one_output_a_run(name: str, tmp_path: Path) -> None:
     papermill = pytest.importorskip("papermill", reason="NO PAPERMILL TEST: pip install papermill")
     ran = papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "ran.ipynb", progress_bar=False)
     runs = [cell for cell in ran.cells if cell.cell_type == "code" and cell.source.startswith("%%sgl")]
     for cell in runs:
         assert len([output for output in cell.outputs if output.output_type == "display_data"]) <= 1
     assert bool(runs) == (name == "sgl_cells")
-    assert_none_is_left(mark)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -93,6 +93,7 @@ def test_users_are_told_by_their_notebooks(monkeypatch: pytest.MonkeyPatch):
     while len(engine.users) < 2:
         engine.watch(5)
     assert engine.users == ["a.ipynb", "b.ipynb"]
+    assert engine.used_by == "a.ipynb, b.ipynb"
     other.release()
     while len(engine.users) > 1:
         engine.watch(5)
