@@ -25,8 +25,27 @@ class EngineMetrics(Collector):
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
+        log = self._engine.log
+        for name, (value, text) in self._gauges().items():
+            yield self._labelled(GaugeMetricFamily(f"sglang:{name}", text, labels=["model_name"]), value)
+        for name, (value, text) in self._counters().items():
+            yield self._labelled(CounterMetricFamily(f"sglang:{name}", text, labels=["model_name"]), value)
+        yield self._histogram("time_to_first_token_seconds", "from arrival to the first token", log.first_token)
+        yield self._histogram("inter_token_latency_seconds", "mean time between a request's tokens", log.between_tokens)
+        yield self._histogram("e2e_request_latency_seconds", "from arrival to the end", log.whole_request)
+        if log.settings.lengths:
+            yield self._histogram("prompt_tokens_histogram", "prompt tokens of a request", log.prompt_lengths)
+            yield self._histogram("generation_tokens_histogram", "tokens generated for a request", log.output_lengths)
+        steps = CounterMetricFamily(
+            "sglang:step_seconds", "engine time by phase of a step", labels=["model_name", "phase"]
+        )
+        for phase, seconds in log.seconds.items():
+            steps.add_metric([self._label, phase], seconds)
+        yield steps
+
+    def _gauges(self) -> dict[str, tuple[float, str]]:
         scheduler, log = self._engine.scheduler, self._engine.log
-        gauges = {
+        return {
             "num_running_reqs": (len(scheduler.running), "requests being computed"),
             "num_queue_reqs": (len(scheduler.waiting), "requests waiting"),
             "num_used_tokens": (scheduler.used, "KV slots held by running requests"),
@@ -44,7 +63,10 @@ class EngineMetrics(Collector):
             "kv_available_tokens": (scheduler.pool.free_count, "free KV slots"),
             "kv_evictable_tokens": (scheduler.tree.evictable, "KV slots of cached prefixes that may be evicted"),
         }
-        counters = {
+
+    def _counters(self) -> dict[str, tuple[float, str]]:
+        log = self._engine.log
+        return {
             "prompt_tokens": (log.prompt_tokens, "prompt tokens computed"),
             "generation_tokens": (log.generation_tokens, "tokens generated"),
             "cached_tokens": (log.cached_tokens, "prompt tokens that came from the cache"),
@@ -52,22 +74,6 @@ class EngineMetrics(Collector):
             "num_aborted_requests": (log.aborted, "requests that were aborted or failed"),
             "num_retracted_requests": (log.retractions, "times that a request was retracted"),
         }
-        for name, (value, text) in gauges.items():
-            yield self._labelled(GaugeMetricFamily(f"sglang:{name}", text, labels=["model_name"]), value)
-        for name, (value, text) in counters.items():
-            yield self._labelled(CounterMetricFamily(f"sglang:{name}", text, labels=["model_name"]), value)
-        yield self._histogram("time_to_first_token_seconds", "from arrival to the first token", log.first_token)
-        yield self._histogram("inter_token_latency_seconds", "mean time between a request's tokens", log.between_tokens)
-        yield self._histogram("e2e_request_latency_seconds", "from arrival to the end", log.whole_request)
-        if log.settings.lengths:
-            yield self._histogram("prompt_tokens_histogram", "prompt tokens of a request", log.prompt_lengths)
-            yield self._histogram("generation_tokens_histogram", "tokens generated for a request", log.output_lengths)
-        steps = CounterMetricFamily(
-            "sglang:step_seconds", "engine time by phase of a step", labels=["model_name", "phase"]
-        )
-        for phase, seconds in log.seconds.items():
-            steps.add_metric([self._label, phase], seconds)
-        yield steps
 
     def _labelled(self, family: GaugeMetricFamily | CounterMetricFamily, value: float) -> Metric:
         family.add_metric([self._label], value)
