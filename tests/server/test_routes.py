@@ -25,6 +25,13 @@ def test_one_prompt(server: ServerProcess):
     assert re.fullmatch("[0-9a-f]{32}", meta["id"])
 
 
+def test_samples_share_their_prompt(server: ServerProcess):
+    text = "Four samples of one prompt that nobody has given before, and which is computed once:"
+    metas = [answer["meta_info"] for answer in server.generate(text, n=4, temperature=1.0)]
+    assert len(metas) == 4
+    assert sorted(meta["cached_tokens"] for meta in metas)[1:] == [metas[0]["prompt_tokens"] - 1] * 3
+
+
 def test_the_same_prompt_again_comes_from_the_cache(server: ServerProcess):
     server.generate("Once upon a time there was a cache")
     meta = server.generate("Once upon a time there was a cache")["meta_info"]

@@ -60,7 +60,7 @@ def serve(*flags: str) -> Iterator[Server]:
             yield Server(json.loads(ready.read_text())["url"], psutil.Process(process.pid), log)
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=120)  # on a busy machine a process may get its turn late
 
 
 def verdict(failures: list[str]) -> int:
