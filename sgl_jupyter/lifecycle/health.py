@@ -102,6 +102,7 @@ def http_client(base_url: str, api_key: str | None, timeout: float = PROBE_TIMEO
     return httpx.Client(
         headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
         timeout=timeout,
+        verify=base_url.startswith("https:"),  # to read the certificate authorities takes longer than a short question
         trust_env=urlsplit(base_url).hostname not in LOOPBACK,  # a proxy cannot reach this machine's loopback
     )
 

@@ -39,16 +39,13 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookKernel]
         kernel.close()
 
 
-@pytest.mark.parametrize("again_after", [None, 0.1], ids=["once", "twice"])
 @pytest.mark.parametrize(
     ("cell", "at"), [(LONG, "story=«"), (BATCH, "started"), (STREAM, " ")], ids=["cell", "batch", "stream"]
 )
-def test_an_interrupt_ends_the_requests_on_the_engine(
-    kernel: NotebookKernel, cell: str, at: str, again_after: float | None
-) -> None:
+def test_an_interrupt_ends_the_requests_on_the_engine(kernel: NotebookKernel, cell: str, at: str) -> None:
     queued = "ran_after_all = True"
     request, after = kernel.start(cell), kernel.start(queued)
-    stopped = kernel.finish(request, interrupt_at=at, again_after=again_after)
+    stopped = kernel.finish(request, interrupt_at=at)
     ended = time.monotonic()
     assert stopped.reply["status"] == "error"
     assert kernel.finish(after).reply["status"] == "aborted"
