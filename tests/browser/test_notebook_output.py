@@ -68,6 +68,8 @@ def test_generated_text_stands_out_on_every_theme_trusted_or_not(lab: Lab, theme
         assert colours["text"] == colours["around"]
         assert colours["tint"] not in ("rgba(0, 0, 0, 0)", "transparent")
         assert colours["line"] == line
+    is_cut_off = "lines => lines.map(e => e.scrollHeight > e.clientHeight)"
+    assert not any(page.locator(".sgl-run pre").evaluate_all(is_cut_off)), "the underline of the last line is whole"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
