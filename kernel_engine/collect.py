@@ -62,7 +62,7 @@ class Collector:
 
     def begin(self, sequence: Sequence) -> None:
         """Give a new sequence the tokens that its constraint forces before the first choice."""
-        self._append(sequence, self._jump(sequence, None))
+        self._append_forced(sequence, self._jump(sequence, None), None)
         if sequence.drafter:
             sequence.drafter.forced = self._forced(sequence)
 
@@ -127,13 +127,14 @@ class Collector:
 
     def _advance(self, sequence: Sequence, token: int) -> None:
         """Add a sampled token, and after it what the constraint forces."""
-        matcher, tokens = sequence.matcher, [token]
+        matcher = sequence.matcher
         if matcher and not matcher.accept(token):
             sequence.finish_reason = aborted(REFUSED, 400)
             return
-        if matcher and not self._ends(sequence, token):
-            tokens = self._jump(sequence, token) or tokens
-        self._append(sequence, tokens)
+        if matcher and not self._ends(sequence, token) and (tokens := self._jump(sequence, token)):
+            self._append_forced(sequence, tokens, token)
+        else:
+            self._append(sequence, [token])
 
     def _jump(self, sequence: Sequence, last: int | None) -> list[int]:
         """Tokens that replace `last` and spell what must follow. With log-probabilities every token is sampled instead."""
@@ -150,6 +151,14 @@ class Collector:
         if sequence.matcher is None or sequence.finish_reason:
             return []
         return self._tokenizer.encode(sequence.matcher.forced(), add_special_tokens=False).ids
+
+    def _append_forced(self, sequence: Sequence, tokens: list[int], last: int | None) -> None:
+        """Add `tokens`, which spell what the token `last` does and then what the constraint forces, and note where that is."""
+        chosen = "" if last is None else self._tokenizer.decode([last], skip_special_tokens=False)
+        begin = len(sequence.text.text) + len(chosen)
+        self._append(sequence, tokens)
+        if (end := len(sequence.text.text)) > begin:
+            sequence.forced.append((begin, end))
 
     def _append(self, sequence: Sequence, tokens: list[int]) -> None:
         """Add output tokens up to the first that ends the sequence."""

@@ -254,6 +254,8 @@ class Answer:
             "num_retractions": self.last.retractions,
             "weight_version": "default",
         } | self.last.speculation
+        if self.last.forced:
+            meta["forced_spans"] = self.last.forced
         if self.last.finish_reason is not None:
             meta["e2e_latency"] = time.monotonic() - self.started
         if wanted := self.request.logprobs:

@@ -73,6 +73,8 @@ class Output:
     retractions: int = 0
     speculation: dict[str, Any] = field(default_factory=dict)
     """SGLang's figures of it; empty without."""
+    forced: list[tuple[int, int]] = field(default_factory=list)
+    """Where in the whole text, from one character to before another, it is what the constraint forced."""
 
 
 def finished_by_stop(matched: int | str) -> dict[str, Any]:
@@ -131,6 +133,7 @@ class Sequence:
     output_counts: Counter[int] = field(default_factory=Counter)
     input_logprobs: list[LogprobEntry] = field(default_factory=list)
     output_logprobs: list[LogprobEntry] = field(default_factory=list)
+    forced: list[tuple[int, int]] = field(default_factory=list)
     emitted: int = 0
     """Output tokens already delivered."""
     known_match: tuple[int, int] = (-1, 0)
@@ -190,6 +193,7 @@ class Sequence:
             output_logprobs=self.output_logprobs[self.emitted :],
             retractions=self.retractions,
             speculation=self.drafter.report(self.output_length) if self.drafter else {},
+            forced=list(self.forced),
         )
         self.emitted = self.output_length
         return output

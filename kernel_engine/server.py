@@ -24,6 +24,7 @@ from .metrics import EngineMetrics
 from .openai.routes import OpenAIRoutes
 from .openai.template import load_template
 from .protocol import Answer, images_in, read_generate
+from .request import Sequence
 from .runner import Runner
 from .server_args import ServerArgs
 from .vision.pictures import PictureReader
@@ -134,6 +135,7 @@ class Server:
             "last_gen_throughput": engine.log.last_throughput,
             "running_requests": len(engine.scheduler.running),
             "waiting_requests": len(engine.scheduler.waiting),
+            "prefilling": [_prefill(sequence) for sequence in list(engine.scheduler.running) if sequence.prefilling],
             "free_tokens": engine.scheduler.pool.free_count,
             "cached_tokens": engine.scheduler.tree.size,
             "used_tokens": engine.scheduler.used,
@@ -169,6 +171,15 @@ class Server:
             )
         self.engine.engine.abort(rid, prefix=True)
         return Response(status_code=200)
+
+
+def _prefill(sequence: Sequence) -> dict[str, int]:
+    """How far a prompt is read."""
+    return {
+        "prompt_tokens": sequence.prompt_length,
+        "cached_tokens": sequence.cached_tokens or 0,
+        "computed_tokens": sequence.computed,
+    }
 
 
 def _error_body(message: str) -> dict[str, Any]:

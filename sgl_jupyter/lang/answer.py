@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from sgl_jupyter.backends.base import Chunk
 from sgl_jupyter.lang.document import Document
-from sgl_jupyter.lang.events import GenerationStarted, PromptRead, Token, Tokens, Usage
+from sgl_jupyter.lang.events import GenerationStarted, Origin, PromptRead, Token, Tokens, Usage
 from sgl_jupyter.lang.ir import SglGen, reasoning_name
 from sgl_jupyter.lang.reasoning import Part, ReasoningSplitter, reasoning_format, split_reasoning
 
@@ -22,6 +22,8 @@ class Answer:
         self._format = None if gen.reasoning is None else reasoning_format(gen.reasoning)
         self._splitter = ReasoningSplitter(self._format) if self._format else None
         self._tokens = {"input": 0, "output": 0}
+        self._read = 0
+        """Characters that have come."""
         self._started = time.monotonic()
         document.log.append(GenerationStarted(gen.name))
         document.begin(gen.name)
@@ -38,7 +40,11 @@ class Answer:
             counts = (chunk.meta_info.get(f"{kind}_tokens") or 0 for kind in ("prompt", "cached"))
             self._document.log.append(PromptRead(name, *counts))
         self._document.meta_info[name] = chunk.meta_info
-        self._write(self._splitter.feed(chunk.text) if self._splitter else [("answer", chunk.text)])
+        if self._splitter:
+            self._write(self._splitter.feed(chunk.text))
+        else:
+            for origin, text in self._by_origin(chunk):
+                self._append(text, origin)
         self._tell_tokens("input", chunk.meta_info)
         self._tell_tokens("output", chunk.meta_info)
 
@@ -70,10 +76,25 @@ class Answer:
     def _write(self, parts: Iterable[Part]) -> None:
         for kind, text in parts:
             if kind == "answer":
-                tokens = (self._document.meta_info[self._gen.name] or {}).get("completion_tokens")
-                self._document.append(text, "generated", self._gen.name, tokens)
+                self._append(text, "generated")
             else:
                 self._document.think(text, self._gen.name)
+
+    def _append(self, text: str, origin: Origin) -> None:
+        tokens = (self._document.meta_info[self._gen.name] or {}).get("completion_tokens")
+        self._document.append(text, origin, self._gen.name, tokens)
+
+    def _by_origin(self, chunk: Chunk) -> Iterator[tuple[Origin, str]]:
+        """The chunk's text in pieces: what the model chose, and what its constraint forced, where the server tells."""
+        at, end = self._read, self._read + len(chunk.text)
+        for start, stop in chunk.meta_info.get("forced_spans") or ():
+            start, stop = max(start, at), min(stop, end)
+            if start < stop:
+                yield "generated", chunk.text[at - self._read : start - self._read]
+                yield "forced", chunk.text[start - self._read : stop - self._read]
+                at = stop
+        yield "generated", chunk.text[at - self._read :]
+        self._read = end
 
     def _tell_tokens(self, side: Literal["input", "output"], meta_info: dict[str, Any]) -> None:
         """Those that have come since the last chunk: the server tells all of them each time."""

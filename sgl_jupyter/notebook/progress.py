@@ -100,4 +100,9 @@ def waiting_words(info: dict[str, Any]) -> str:
     if waiting:
         before = running + waiting - 1
         return f"queued behind {before} request{'' if before == 1 else 's'}"
-    return "prefill" if running else ""
+    prompts = state.get("prefilling") or []
+    if len(prompts) != 1:  # of several, which one is ours is not told
+        return "prefill" if running else ""
+    whole, cached, computed = (prompts[0][f"{kind}_tokens"] for kind in ("prompt", "cached", "computed"))
+    known = f", {cached:,} of them cached" if cached else ""
+    return f"prefill of {whole:,} tokens{known} · {computed:,} read"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kernel_engine.errors import RequestError
 from kernel_engine.grammar import GrammarCompiler
 from kernel_engine.matchers import LLGuidanceMatcher, XGrammarMatcher
+from kernel_engine.request import LogprobRequest
 from kernel_engine.sampling_params import Constraint
 
 from .support import EOS, VOCAB, Result, StepEngine, byte_tokenizer, examples, random_module
@@ -283,3 +284,28 @@ def test_a_constraint_has_a_limited_time_to_compile(compiler: GrammarCompiler, m
     with pytest.raises(RequestError, match="regex cannot be used: it takes more than 0 s to compile"):
         compiler.compile(Constraint("regex", "a")).result(30)
     go_on.set()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_forced_is_told(engine: StepEngine, stream: bool):
+    """Spans in the whole text, none of them of what there was a choice about; each output tells all so far."""
+    pattern = r'\{"name": "([a-z]{1,6})", "house": "(north|south)", "size": ([0-9]{2})\}'
+    rid = engine.add("A", regex=pattern, ignore_eos=True, stream=stream, max_new_tokens=80)
+    engine.run()
+    result = engine.results[rid]
+    found = regex.fullmatch(pattern, result.text)
+    assert found
+    spans = result.last.forced
+    assert [edge for span in spans for edge in span] == sorted(edge for span in spans for edge in span)
+    assert result.text[slice(*spans[0])] == '{"name": '
+    free = [found.span(1), (found.start(2), found.start(2) + 1), found.span(3)]
+    assert all(stop <= begin or end <= start for start, stop in free for begin, end in spans)
+    assert any("orth" in result.text[slice(*span)] or "outh" in result.text[slice(*span)] for span in spans)
+    for output in result.outputs:
+        assert output.forced == spans[: len(output.forced)]
+
+
+def test_nothing_is_forced_without_a_constraint_or_with_logprobs(engine: StepEngine):
+    assert engine.generate("A").last.forced == []
+    scored = engine.generate("A", regex='"name": [0-9]', logprobs=LogprobRequest())
+    assert scored.last.forced == []

@@ -188,3 +188,17 @@ def test_of_many_with_one_rid_each_gets_an_answer(server: ServerProcess, stream:
     with ThreadPoolExecutor(12) as threads:
         answers = list(threads.map(ask, range(48)))
     assert all("completion_tokens" in answer or "in use" in answer for answer in answers)
+
+
+def test_how_far_a_prompt_is_read_is_told(server: ServerProcess):
+    """Many long prompts at once, so that one of them is being read whenever one looks."""
+    prompts = [[n, *range(300, 300 + 3000)] for n in range(6)]
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(
+            server.post, "/generate", input_ids=prompts, sampling_params={"max_new_tokens": 1, "temperature": 0}
+        )
+        state: dict[str, Any] = server.wait_until(lambda state: state["prefilling"])
+        answer.result()
+    assert all(each["prompt_tokens"] == 3001 for each in state["prefilling"])
+    assert all(each["cached_tokens"] <= each["computed_tokens"] < 3001 for each in state["prefilling"])
+    assert server.state()["prefilling"] == []

@@ -82,3 +82,29 @@ def test_many_programs_run_in_one_loop() -> None:
         return [state["x"] for state in states]
 
     assert asyncio.run(gather()) == [f"{i}:{i}:" for i in range(50)]
+
+
+class Forcing(FakeBackend):
+    """Tells what its constraint forced, as kernel_engine does: all spans so far with each chunk."""
+
+    async def generate(self, prompt: Any, params: Any) -> Any:
+        yield Chunk('{"na', {"forced_spans": [(0, 9)]})  # a stream may bring a span in parts
+        yield Chunk('me": "Bo", "n', {"forced_spans": [(0, 9), (12, 18)]})
+        yield Chunk('": 7', {"forced_spans": [(0, 9), (12, 18)]})
+
+
+def test_what_the_constraint_forced_is_told_from_what_the_model_chose() -> None:
+    s = begin_state(Forcing())
+    s += "JSON: " + sgl.gen("object", regex=".*")
+    s.end()
+    pieces = [(event.origin, event.text) for event in s.log if isinstance(event, Text)]
+    assert pieces == [
+        ("prompt", "JSON: "),
+        ("forced", '{"na'),
+        ("forced", 'me": '),
+        ("generated", '"Bo'),
+        ("forced", '", "n'),
+        ("forced", '"'),
+        ("generated", ": 7"),
+    ]
+    assert s["object"] == '{"name": "Bo", "n": 7'

@@ -16,6 +16,8 @@ from sgl_jupyter.notebook.run import Run
 
 from .notebook_logs import open_message
 
+LONG = {"prompt_tokens": 4000, "cached_tokens": 0, "computed_tokens": 1500}
+
 
 @pytest.mark.parametrize(
     ("state", "words"),
@@ -23,6 +25,12 @@ from .notebook_logs import open_message
         ({"running_requests": 3, "waiting_requests": 2}, "queued behind 4 requests"),
         ({"running_requests": 1, "waiting_requests": 1}, "queued behind 1 request"),
         ({"running_requests": 2, "waiting_requests": 0}, "prefill"),
+        ({"running_requests": 2, "waiting_requests": 0, "prefilling": [LONG, LONG]}, "prefill"),
+        ({"running_requests": 2, "waiting_requests": 0, "prefilling": [LONG]}, "prefill of 4,000 tokens · 1,500 read"),
+        (
+            {"running_requests": 1, "waiting_requests": 0, "prefilling": [LONG | {"cached_tokens": 1000}]},
+            "prefill of 4,000 tokens, 1,000 of them cached · 1,500 read",
+        ),
         ({"running_requests": 0, "waiting_requests": 0}, ""),
         ({"last_gen_throughput": 5.0}, ""),
     ],
