@@ -53,6 +53,14 @@ class Optimizers:
             (torch.optim.AdamW(others, lr=other_rate, weight_decay=0.0, betas=(0.9, 0.98)), other_rate),
         ]
 
+    def add_matrices(self, layers: list[nn.Module], rate: float) -> None:
+        """Hand the matrices of `layers` from AdamW to a Muon of their own."""
+        matrices = [p for layer in layers for p in layer.parameters() if p.ndim == 2]
+        inside = {id(p) for p in matrices}
+        for group in self.parts[1][0].param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in inside]
+        self.parts.append((torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95), rate))
+
     def step(self, scale: float) -> None:
         for optimizer, rate in self.parts:
             for group in optimizer.param_groups:

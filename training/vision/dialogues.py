@@ -25,11 +25,20 @@ TO_ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
 
 
 @dataclass(frozen=True)
+class Looking(Segment):
+    """Text that the model is to generate, and where in the image its parts are found."""
+
+    found: tuple[tuple[str, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Dialogue:
     """`beginning` is shared; each of `branches` is (kind, segments that follow it)."""
 
     beginning: list[Segment]
     branches: list[tuple[str, list[Segment]]]
+    # Width and height of the image that the branches are about, when it is one.
+    size: tuple[int, int] | None = None
 
 
 def answered(rng: Random, split: Split, asked: Asked, before: str = "", after: str = "") -> list[Segment]:
@@ -37,14 +46,14 @@ def answered(rng: Random, split: Split, asked: Asked, before: str = "", after: s
     question = casually(rng, asked.question)
     form = rng.random()
     kind = asked.kind.split(":")[0]
-    if asked.options and form < 0.07:
+    if asked.options and form < 0.05:
         listed = rng.choice((", ".join(asked.options), " or ".join(asked.options)))
         prompt = f"{question} {say.CHOOSE.pick(rng, split).format(x=listed)}"
         return _turn(before + prompt + after, [said(asked.word)])
-    if form < 0.14 and (asked.options or kind == "count"):
+    if form < 0.1 and (asked.options or kind == "count"):
         word = capitalised(asked.word)
         return _turn(f"{before}{question} {say.BRIEF.pick(rng, split)}{after}", [said(word)])
-    if asked.opening and form > 0.9:
+    if asked.opening and form > 0.94:
         rest = asked.answer if kind == "read" else asked.answer[0].lower() + asked.answer[1:]
         pieces = (
             [Segment(asked.opening), said(" " + rest)]
@@ -52,7 +61,7 @@ def answered(rng: Random, split: Split, asked: Asked, before: str = "", after: s
             else [Segment(asked.opening + " "), said(rest)]
         )
         return _turn(before + question + after, pieces)
-    return _turn(before + question + after, [said(asked.answer)])
+    return _turn(before + question + after, [Looking(asked.answer, True, asked.found)])
 
 
 def _turn(question: str, answer: list[Segment]) -> list[Segment]:
@@ -74,10 +83,11 @@ def about_one(rng: Random, split: Split, scene: Scene, branches: int) -> Dialogu
         gap = rng.choice(("", "", "", "\n", "\n", " "))
         chains = [answered(rng, split, a, before=gap) for a in asked]
         for chain in chains:
-            if split == "train" and rng.random() < 0.2:
+            if split == "train" and rng.random() < 0.05:
                 chain += again(answered(rng, split, ask(rng, split, scene)))
         beginning = [*start, Segment("<|im_start|>user\n" + PICTURE)]
-        return Dialogue(beginning, [(a.kind, chain) for a, chain in zip(asked, chains, strict=True)])
+        size = (scene.width, scene.height)
+        return Dialogue(beginning, [(a.kind, chain) for a, chain in zip(asked, chains, strict=True)], size)
     if form < 0.75:
         return raw(rng, asked)
     first, gap = ask(rng, split, scene), rng.choice(("", " ", "\n"))

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
 from training.export import SHARPNESS, swap, write_tokenizer
-from training.vision.model import END, IMAGE, START, VIDEO, PatchEmbedding, build, tokenizer
+from training.vision.model import END, IMAGE, LOUDNESS, START, VIDEO, PatchEmbedding, build, tokenizer
 from training.vision.patches import LEAST_PIXELS, MOST_PIXELS, processor
 
 CHAT_TEMPLATE = """\
@@ -58,6 +58,8 @@ def write(folder: Path, output: Path, sharpness: float) -> dict[str, Any]:
     patch.load_state_dict({"weight": saved["both"]["patch.weight"]})
     patch.write_to(model)
     with torch.no_grad():
+        for parameter in model.model.visual.merger.mlp[2].parameters():
+            parameter.mul_(LOUDNESS)
         model.model.language_model.norm.weight.mul_(sharpness)
     model.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]
     stops = [words.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]

@@ -27,10 +27,15 @@ class Pictures:
     scenes: list[Scene]
 
 
-def pictures(rng: Random, split: Split, grid: Grid, count: int, charts: float = 0.0) -> Pictures:
-    """`count` new images, a share of which are charts."""
+def pictures(rng: Random, split: Split, grid: Grid, count: int, charts: float = 0.0, easy: float = 0.0) -> Pictures:
+    """`count` new images: a share of them charts, a share of the others scenes of one thing."""
     sizes = sizes_by_grid()[grid]
-    makers = [make_chart if rng.random() < charts else make_scene for _ in range(count)]
-    scenes = [make(rng, split, rng.choice(sizes), grid) for make in makers]
+    scenes: list[Scene] = []
+    for _ in range(count):
+        size = rng.choice(sizes)
+        if rng.random() < charts:
+            scenes.append(make_chart(rng, split, size, grid))
+        else:
+            scenes.append(make_scene(rng, split, size, grid, "one" if rng.random() < easy else None))
     pixels = np.stack([resized(paint(rng, scene), grid) for scene in scenes])
     return Pictures(grid, torch.from_numpy(pixels), torch.stack([labels(scene) for scene in scenes]), scenes)

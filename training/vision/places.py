@@ -21,6 +21,7 @@ from training.vision.questions import (
     worded,
 )
 from training.vision.scenes import SHAPES, Scene, Thing
+from training.vision.targets import letter_places
 
 SIDES = {
     "left": ("left of", "to the left of", "on the left of"),
@@ -77,7 +78,8 @@ def beside(rng: Random, split: Split, scene: Scene) -> Asked | None:
     if not found[side]:
         return Asked("beside: nothing", question, "Nothing.", "nothing")
     text = with_article(found[side][0].name)
-    return Asked("beside", question, capitalised(text) + ".", text, opening="It is")
+    found_at = ((found[side][0].name, found[side][0].x, found[side][0].y),)
+    return Asked("beside", question, capitalised(text) + ".", text, opening="It is", found=found_at)
 
 
 def is_beside(rng: Random, split: Split, scene: Scene) -> Asked | None:
@@ -163,22 +165,23 @@ def read(rng: Random, split: Split, scene: Scene) -> Asked | None:
         name = "digit" if line.kind == "number" and len(line.text) == 1 and rng.random() < 0.5 else line.kind
         question = worded(rng, split, say.READ_AS, x=name)
     opening = rng.choice(("The text says", "It says", "The word is" if line.kind == "word" else "The text is"))
-    return Asked(f"read: {line.kind}", question, line.text, line.text, opening=opening)
+    found = tuple(letter_places(line))
+    return Asked(f"read: {line.kind}", question, line.text, line.text, opening=opening, found=found)
 
 
 # How often each kind is tried on a scene; those that do not fit it fall away.
 MAKERS: dict[Maker, float] = {
-    describe: 24,
-    count: 26,
-    colour: 12,
-    shape: 7,
-    background: 3,
-    beside: 14,
+    describe: 32,
+    count: 32,
+    colour: 14,
+    shape: 8,
+    background: 4,
+    beside: 18,
     is_beside: 6,
     where: 6,
-    exists: 8,
+    exists: 7,
     has_text: 1,
-    read: 30,
+    read: 36,
 }
 
 

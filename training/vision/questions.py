@@ -18,6 +18,7 @@ from training.phrasing import capitalised
 from training.vision import wordings as say
 from training.vision.colours import COLOURS
 from training.vision.scenes import SHAPES, Scene, Thing
+from training.vision.targets import letter_places
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -32,6 +33,8 @@ class Asked:
     word: str
     options: tuple[str, ...] = ()
     opening: str | None = None
+    # Where in the image each part of the answer is found: (part, x, y) in the order of the answer.
+    found: tuple[tuple[str, float, float], ...] = ()
 
 
 Maker = Callable[[Random, Split, Scene], Asked | None]
@@ -103,15 +106,24 @@ def grouped(scene: Scene) -> list[str]:
     return [numbered(names[n], n) if names[n] > 1 else with_article(n) for n in order]
 
 
+def parts_of(scene: Scene) -> tuple[tuple[str, float, float], ...]:
+    """The parts of a description, each with its place: up to three different things, or the letters."""
+    if scene.lettering and not scene.things:
+        return tuple(letter_places(scene.lettering))
+    ordered = in_order(scene)
+    if scene.lettering or ordered is None or len(ordered) > 3 or len({t.name for t in ordered}) < len(ordered):
+        return ()
+    return tuple((t.name, t.x, t.y) for t in ordered)
+
+
 def describe(rng: Random, split: Split, scene: Scene) -> Asked | None:
     text = description(scene)
     if text is None:
         return None
     question = worded(rng, split, say.DESCRIBE)
     kind = "describe: text" if scene.lettering else f"describe: {min(len(scene.things), 4)}"
-    return Asked(
-        kind, question, capitalised(text) + ".", text, opening=rng.choice(("The image shows", "I see", "This is"))
-    )
+    opening = rng.choice(("The image shows", "I see", "This is"))
+    return Asked(kind, question, capitalised(text) + ".", text, opening=opening, found=parts_of(scene))
 
 
 def count(rng: Random, split: Split, scene: Scene) -> Asked | None:
@@ -170,12 +182,13 @@ def colour(rng: Random, split: Split, scene: Scene) -> Asked | None:
     names = (thing.shape, thing.shape, "shape", "object") if len(scene.things) == 1 else (thing.shape,)
     name = rng.choice(names)
     if len(names) > 1 and rng.random() < 0.3:
-        return _colour_asked(rng, "colour", worded(rng, split, say.COLOUR_OF_ONE), thing.colour, "It is")
-    return _colour_asked(rng, "colour", worded(rng, split, say.COLOUR, x=name), thing.colour, f"The {name} is")
+        return _colour_asked(rng, "colour", worded(rng, split, say.COLOUR_OF_ONE), thing.colour, "It is", thing)
+    return _colour_asked(rng, "colour", worded(rng, split, say.COLOUR, x=name), thing.colour, f"The {name} is", thing)
 
 
-def _colour_asked(rng: Random, kind: str, question: str, right: str, opening: str) -> Asked:
-    return Asked(kind, question, capitalised(right) + ".", right, _options(rng, right, COLOURS), opening)
+def _colour_asked(rng: Random, kind: str, question: str, right: str, opening: str, thing: Thing | None = None) -> Asked:
+    found = ((right, thing.x, thing.y),) if thing else ()
+    return Asked(kind, question, capitalised(right) + ".", right, _options(rng, right, COLOURS), opening, found)
 
 
 def shape(rng: Random, split: Split, scene: Scene) -> Asked | None:
@@ -186,8 +199,9 @@ def shape(rng: Random, split: Split, scene: Scene) -> Asked | None:
     if len(scene.things) == 1:
         name = rng.choice(("it", "this", "the object", name))
     options = _options(rng, thing.shape, SHAPES)
+    found = ((thing.shape, thing.x, thing.y),)
     answer = capitalised(with_article(thing.shape)) + "."
-    return Asked("shape", worded(rng, split, say.SHAPE, x=name), answer, thing.shape, options, "It is")
+    return Asked("shape", worded(rng, split, say.SHAPE, x=name), answer, thing.shape, options, "It is", found)
 
 
 def background(rng: Random, split: Split, scene: Scene) -> Asked | None:

@@ -12,13 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.vision.colours import COLOURS
-from training.vision.scenes import SHAPES, Lettering, Scene
+from training.vision.scenes import SHAPES, Lettering, Scene, Thing
 
 LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # A letter's column is half a cell wide: one patch.
 COLUMNS = 2
-# Fields of a cell's label: shape (0: none), colour, then one letter for each column (0: none). -1 is left out.
-FIELDS = 2 + COLUMNS
+# What a thing's cell counts: things of its name, of its shape, of its colour, all things; those left of it, those above.
+COUNTS, MOST = 6, 8
+# Fields of a cell's label: shape (0: none), colour, one letter for each column (0: none), the counts, and how many
+# letters come before the cell's first one. -1 is left out.
+FIELDS = 2 + COLUMNS + COUNTS + 1
 # Most cells are empty, and soon told apart.
 EMPTY_WEIGHT = 0.15
 
@@ -40,14 +43,33 @@ def labels(scene: Scene) -> Tensor:
     rows, columns = scene.grid
     found = torch.zeros(rows, columns, FIELDS, dtype=torch.int64)
     found[..., 1] = -1
+    found[..., 2 + COLUMNS :] = -1
     for thing in scene.things:
         cell = found[_index(thing.y, scene.height, rows), _index(thing.x, scene.width, columns)]
-        new = torch.tensor((SHAPES.index(thing.shape) + 1, COLOURS.index(thing.colour)))
-        cell[:2] = new if cell[0] == 0 else -1
+        if cell[0] != 0:
+            cell[:2] = cell[2 + COLUMNS :] = -1
+            continue
+        cell[:2] = torch.tensor((SHAPES.index(thing.shape) + 1, COLOURS.index(thing.colour)))
+        if not scene.lines:
+            cell[2 + COLUMNS : 2 + COLUMNS + COUNTS] = torch.tensor(counts(scene, thing))
     for line in [scene.lettering, *scene.lines]:
         if line:
             _add_letters(found, scene, line)
     return found.view(-1, FIELDS)
+
+
+def counts(scene: Scene, thing: Thing) -> list[int]:
+    """The counts of a thing, as far as they are told apart; -1 for more."""
+    others = scene.things
+    found = (
+        sum(t.name == thing.name for t in others),
+        sum(t.shape == thing.shape for t in others),
+        sum(t.colour == thing.colour for t in others),
+        len(others),
+        sum(t.x < thing.x for t in others),
+        sum(t.y < thing.y for t in others),
+    )
+    return [n if n < MOST else -1 for n in found]
 
 
 def _index(place: float, length: int, cells: int) -> int:
@@ -56,12 +78,14 @@ def _index(place: float, length: int, cells: int) -> int:
 
 def _add_letters(found: Tensor, scene: Scene, line: Lettering) -> None:
     rows, columns = scene.grid
-    for letter, x, y in letter_places(line):
+    for number, (letter, x, y) in enumerate(letter_places(line)):
         if letter == " ":
             continue
         column = _index(x, scene.width, columns * COLUMNS)
         cell = found[_index(y, scene.height, rows), column // COLUMNS]
         cell[1] = COLOURS.index(line.colour) if cell[1] < 0 else cell[1]
+        if cell[-1] < 0 and number < 2 * MOST and not scene.lines:
+            cell[-1] = number
         slot = 2 + column % COLUMNS
         cell[slot] = LETTERS.index(letter) + 1 if cell[slot] == 0 else -1
 
@@ -69,7 +93,7 @@ def _add_letters(found: Tensor, scene: Scene, line: Lettering) -> None:
 class Heads(nn.Module):
     """One linear layer over what the language part would read, for all fields; thrown away after training."""
 
-    SIZES = (len(SHAPES) + 1, len(COLOURS), *[len(LETTERS) + 1] * COLUMNS)
+    SIZES = (len(SHAPES) + 1, len(COLOURS), *[len(LETTERS) + 1] * COLUMNS, *[MOST] * COUNTS, 2 * MOST)
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,8 +105,11 @@ class Heads(nn.Module):
         total, right = seen.new_zeros(()).float(), []
         for field, (logits, target) in enumerate(zip(parts, wanted.flatten(0, 1).unbind(-1), strict=True)):
             weight = torch.ones(logits.shape[-1])
-            weight[0] = 1.0 if field == 1 else EMPTY_WEIGHT
-            total = total + F.cross_entropy(logits, target, weight, ignore_index=-1)
-            named = target >= 0 if field == 1 else target > 0
+            sparse = field == 1 or field >= 2 + COLUMNS
+            weight[0] = 1.0 if sparse else EMPTY_WEIGHT
+            named = target >= 0 if sparse else target > 0
+            if (target >= 0).any():
+                share = 0.5 if field >= 2 + COLUMNS else 1.0
+                total = total + share * F.cross_entropy(logits, target, weight, ignore_index=-1)
             right.append((logits.detach()[named].argmax(-1) == target[named]).float().mean().item())
         return total, right

@@ -22,7 +22,7 @@ from training.train import Optimizers
 from training.vision.dialogues import about_one, about_several
 from training.vision.forward import read, see, text_positions, vision_positions
 from training.vision.images import Pictures, pictures
-from training.vision.model import IMAGE, VISION, PatchEmbedding, build, tokenizer
+from training.vision.model import IMAGE, LOUDNESS, VISION, PatchEmbedding, build, tokenizer
 from training.vision.patches import Grid, patches_of, pick_grid
 from training.vision.sequences import Row, Rows, collate, plain_rows, row_of
 from training.vision.targets import Heads
@@ -31,10 +31,12 @@ Stage = Literal["see", "talk"]
 WARM_UP_STEPS = 40
 BF16 = torch.bfloat16
 SECTIONS = [8, 12, 12]
-# Questions on each image, the share of batches with several images a row, how much the heads count beside the answers.
-BRANCHES, SEVERAL, DENSE_WEIGHT, LOUDER = 4, 0.08, 0.2, 1.5
-CHARTS = 0.65
-SEE_EVERY, TEXT_EVERY, TEXT_TOKENS = 4, 14, 3072
+# The layer of the language part whose heads are told where to look, and how much that counts.
+GUIDED, GUIDANCE = 2, 0.3
+# Questions on each image, and the share of batches with several images a row.
+BRANCHES, SEVERAL = 7, 0.04
+CHARTS = 0.4
+SEE_EVERY, TEXT_EVERY, TEXT_TOKENS = 2, 31, 3072
 HEAD = VISION["hidden_size"] // VISION["num_heads"]
 
 
@@ -48,8 +50,10 @@ class Plan:
     seed: int
     images: int
     matrix_rate: float
+    language_rate: float
     other_rate: float
     decay_share: float
+    easy: float
     save_every: int
 
 
@@ -66,17 +70,18 @@ class Run:
         self.both = nn.ModuleDict({"model": self.model, "patch": self.patch, "heads": self.heads})
         visual, language = self.model.model.visual, self.model.model.language_model
         trained: list[nn.Module] = [self.patch, visual.blocks, visual.merger]
-        if plan.stage == "talk":
-            trained.append(language.layers)
         whole = (
             self.both
             if plan.stage == "talk"
             else nn.ModuleDict({"visual": visual, "patch": self.patch, "heads": self.heads})
         )
         self.optimizers = Optimizers(trained, whole, plan.matrix_rate, plan.other_rate)
+        if plan.stage == "talk":
+            self.optimizers.add_matrices([language.layers], plan.language_rate)
         self.state: dict[str, Any] = {"stage": plan.stage, "step": 0, "minutes": 0.0, "images": {"see": 0, "talk": 0}}
         self.image, self.padding = self.words.get_vocab()[IMAGE], self.words.get_vocab()["<|endoftext|>"]
         self.text = batches(self.words, hash((plan.seed, time.time())), TEXT_TOKENS)
+        self.meter = Meter()
         self.checkpoint = plan.folder / "checkpoint.pt"
         if self.checkpoint.exists():
             self.restore()
@@ -89,25 +94,11 @@ class Run:
         saved = torch.load(self.checkpoint)
         self.both.load_state_dict(saved["both"])
         if saved["state"]["stage"] == self.plan.stage:
-            self.optimizers.restore(saved["optimizers"])
+            if len(saved["optimizers"]) == len(self.optimizers.parts):
+                self.optimizers.restore(saved["optimizers"])
             self.state = saved["state"]
         else:
             self.state["images"] = saved["state"]["images"]
-            self.quieten()
-
-    @torch.no_grad()
-    def quieten(self) -> None:
-        """Make images as loud as words are, without a change to what the heads read."""
-        batch = pictures(Random(self.plan.seed), "train", (5, 5), self.plan.images)
-        with torch.autocast("cpu", dtype=BF16):
-            seen, _, _ = self.look(batch)
-        loudness = seen.float().pow(2).mean().sqrt()
-        words = self.model.model.language_model.embed_tokens.weight.pow(2).mean().sqrt()
-        factor = (words / loudness * LOUDER).item()
-        last = self.model.model.visual.merger.mlp[2]
-        for weight in (last.weight, last.bias):
-            weight *= factor
-        self.heads.linear.weight /= factor
 
     def save(self) -> None:
         """Write the checkpoint in one move, so that an export never reads half of it."""
@@ -132,12 +123,21 @@ class Run:
         language = self.model.model.language_model
         x = language.embed_tokens(rows.ids).to(BF16)
         if seen is not None:
-            x = x.masked_scatter((rows.ids == self.image)[..., None], seen.to(BF16))
+            x = x.masked_scatter((rows.ids == self.image)[..., None], (seen * LOUDNESS).to(BF16))
         cosine, sine = (t.to(BF16) for t in text_positions(rows.places, 64, SECTIONS))
-        hidden = read(language, x, cosine, sine, rows.mask)
+        shares: dict[int, list[Tensor]] = {GUIDED: []}
+        hidden = read(language, x, cosine, sine, rows.mask, shares)
         target = rows.learned[:, 1:]
         logits = F.linear(hidden[:, :-1][target], language.embed_tokens.weight)
-        return F.cross_entropy(logits.float(), rows.ids[:, 1:][target])
+        loss = F.cross_entropy(logits.float(), rows.ids[:, 1:][target])
+        return loss if rows.looks is None else loss + GUIDANCE * self.guidance(shares[GUIDED][0], rows.looks)
+
+    def guidance(self, shares: Tensor, looks: Tensor) -> Tensor:
+        """How far two heads of one layer are from looking where the next token is found in the image."""
+        row, token = (looks[:, 1:] >= 0).nonzero(as_tuple=True)
+        looked = shares[row, :2, token, looks[row, token + 1]]
+        self.meter.add(looks=looked.detach().float().mean().item())
+        return -(looked.float() + 1e-4).log().mean()
 
     def update(self, loss: Tensor, minutes: float) -> None:
         loss.backward()
@@ -174,7 +174,7 @@ def talk_step(run: Run, rng: Random, grid: Grid, meter: Meter) -> tuple[Tensor, 
     """The loss of one batch of the second stage: one image a row, or in one batch of ten two or three."""
     each = rng.choice((2, 2, 3)) if rng.random() < SEVERAL else 1
     rows = run.plan.images // each
-    batch = pictures(rng, "train", grid, rows * each)
+    batch = pictures(rng, "train", grid, rows * each, easy=run.plan.easy)
     made: list[Row] = []
     for i in range(rows):
         scenes = batch.scenes[i * each : (i + 1) * each]
@@ -184,10 +184,12 @@ def talk_step(run: Run, rng: Random, grid: Grid, meter: Meter) -> tuple[Tensor, 
         made.append(row_of(rng, run.words, dialogue, grid))
     tokens = collate(made, run.padding)
     with torch.autocast("cpu", dtype=BF16):
-        seen, dense, right = run.look(batch)
+        with torch.no_grad():
+            seen, dense, right = run.look(batch)
         said = run.talk(tokens, seen.flatten(0, 1))
     meter.add(said=said.item(), dense=dense.item(), thing=right[0], glyph=(right[2] + right[3]) / 2)
-    return said + DENSE_WEIGHT * dense, rows * each
+    meter.add(same=right[4], total=right[7], order=right[10])
+    return said, rows * each
 
 
 def text_step(run: Run, meter: Meter) -> Tensor:
@@ -202,7 +204,7 @@ def train(run: Run) -> None:
     """Steps until the minutes are spent."""
     plan = run.plan
     rng = Random(f"{plan.seed} {plan.stage} {run.state['step']}")
-    meter, began, spent = Meter(), time.monotonic(), run.state["minutes"]
+    meter, began, spent = run.meter, time.monotonic(), run.state["minutes"]
     first = run.state["images"][plan.stage]
     while run.state["minutes"] < plan.minutes:
         if plan.stage == "see":
@@ -211,7 +213,6 @@ def train(run: Run) -> None:
             loss, images = text_step(run, meter), 0
         elif run.state["step"] % SEE_EVERY == SEE_EVERY - 1:
             loss, images = see_step(run, rng, pick_grid(rng), meter)
-            loss = loss * DENSE_WEIGHT
         else:
             loss, images = talk_step(run, rng, pick_grid(rng), meter)
         run.update(loss, run.state["minutes"])
@@ -234,8 +235,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--matrix-rate", type=float, default=0.012)
+    parser.add_argument("--language-rate", type=float, default=0.02)
     parser.add_argument("--other-rate", type=float, default=0.002)
     parser.add_argument("--decay-share", type=float, default=0.6)
+    parser.add_argument("--easy", type=float, default=0.0, help="share of talks about one thing")
     parser.add_argument("--save-every", type=int, default=100)
     plan = Plan(**vars(parser.parse_args()))
     torch.set_num_threads(1)
