@@ -36,6 +36,10 @@ class Tool(anywidget.AnyWidget):
         self._handle: DisplayHandle | None = None
         self._closed = threading.Event()
         self.on_msg(self._receive)
+        # ipykernel 7.4 hands what a page sends to the shell on which the kernel sent last, where a running cell holds it up,
+        # and not to the one that the page chose for it.
+        if self.comm is not None:
+            vars(self.comm)["_reply_subshell_for"] = lambda data, chosen: chosen
 
     def static_html(self) -> str:
         """What stands in the notebook when the tool is not there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,11 @@ inspector"""
 EXECUTE = "code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code}).done"
 
 
+BEGIN = "code => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code}) }"
+BUSY_SECONDS = 300
+STATUS = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
+
+
 def open_and_run(lab: Lab, name: str, cells: list[str], theme: str = "light") -> Page:
     lab.write(name, cells)
     page = lab.open(name, theme)
@@ -46,6 +52,22 @@ def saved_outputs(lab: Lab, page: Page, name: str) -> list[dict]:
     notebook = json.loads((lab.folder / name).read_text())
     assert "widgets" not in notebook["metadata"]
     return [output for cell in notebook["cells"] for output in cell["outputs"]]
+
+
+def test_a_tool_works_while_a_cell_runs(lab: Lab) -> None:
+    page = open_and_run(lab, "busy.ipynb", [LAUNCH, "playground = Playground()\nplayground"])
+    page.wait_for_function(f"{STATUS} == 'idle'")
+    page.evaluate(BEGIN, f"import time; time.sleep({BUSY_SECONDS})")
+    page.wait_for_function(f"{STATUS} == 'busy'")
+    began = time.monotonic()
+    tool = page.locator(".sgl-tool")
+    tool.get_by_label("prompt").fill("What is the capital of France?")
+    tool.get_by_label("temperature").fill("0")
+    tool.get_by_label("prompt").press("Control+Enter")
+    tool.get_by_text("done in").wait_for()
+    assert "Paris" in tool.locator(".sgl-sample mark").inner_text()
+    assert time.monotonic() - began < BUSY_SECONDS, "it waited for the cell"
+    command(page, "notebook:interrupt-kernel")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
