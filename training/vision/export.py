@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from training.export import SHARPNESS, swap, write_tokenizer
 from training.vision.model import END, IMAGE, LOUDNESS, START, VIDEO, PatchEmbedding, build, tokenizer
@@ -47,6 +48,21 @@ CHAT_TEMPLATE = """\
 """
 
 
+@torch.no_grad()
+def scale(model: Qwen2_5_VLForConditionalGeneration, loudness: float, sharpness: float) -> None:
+    """Make images enter so many times as loud, and all logits so many times as large."""
+    for parameter in model.model.visual.merger.mlp[2].parameters():
+        parameter.mul_(loudness)
+    model.model.language_model.norm.weight.mul_(sharpness)
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], Tensor]:
+    """The weights of an export as training has them, and its patch embedding: to go on where the checkpoint is lost."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    scale(model, 1 / LOUDNESS, 1 / SHARPNESS)
+    return model.state_dict(), model.model.visual.patch_embed.proj.weight.sum(2).flatten(1)
+
+
 def write(folder: Path, output: Path, sharpness: float) -> dict[str, Any]:
     """Write the model folder `output`, which must not exist; return how far its training had come."""
     words: Tokenizer = tokenizer()
@@ -57,10 +73,7 @@ def write(folder: Path, output: Path, sharpness: float) -> dict[str, Any]:
     patch = PatchEmbedding()
     patch.load_state_dict({"weight": saved["both"]["patch.weight"]})
     patch.write_to(model)
-    with torch.no_grad():
-        for parameter in model.model.visual.merger.mlp[2].parameters():
-            parameter.mul_(LOUDNESS)
-        model.model.language_model.norm.weight.mul_(sharpness)
+    scale(model, LOUDNESS, sharpness)
     model.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]
     stops = [words.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
     model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=stops[1], do_sample=True)

@@ -172,8 +172,8 @@ def read(rng: Random, split: Split, scene: Scene) -> Asked | None:
 # How often each kind is tried on a scene; those that do not fit it fall away.
 MAKERS: dict[Maker, float] = {
     describe: 32,
-    count: 32,
-    colour: 14,
+    count: 40,
+    colour: 20,
     shape: 8,
     background: 4,
     beside: 18,
@@ -181,7 +181,7 @@ MAKERS: dict[Maker, float] = {
     where: 6,
     exists: 7,
     has_text: 1,
-    read: 36,
+    read: 18,
 }
 
 

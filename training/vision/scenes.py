@@ -231,7 +231,7 @@ def add_lettering(rng: Random, scene: Scene, split: Split, share: float = 1.0) -
     scene.lettering = Lettering(text, kind, colour, rgb, font, size, x, y, angle, plate)
 
 
-FORMS = {"one": 20, "two": 16, "three": 10, "groups": 20, "text": 30, "both": 3, "empty": 1}
+FORMS = {"one": 20, "two": 18, "three": 12, "groups": 32, "text": 14, "both": 3, "empty": 1}
 
 
 def make_scene(rng: Random, split: Split, size: tuple[int, int], grid: Grid, form: str | None = None) -> Scene:

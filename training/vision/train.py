@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from training.batches import batches
 from training.train import Optimizers
 from training.vision.dialogues import about_one, about_several
+from training.vision.export import read as read_export
 from training.vision.forward import read, see, text_positions, vision_positions
 from training.vision.images import Pictures, pictures
 from training.vision.model import IMAGE, LOUDNESS, VISION, PatchEmbedding, build, tokenizer
@@ -36,7 +37,7 @@ GUIDED, GUIDANCE = 2, 0.3
 # Questions on each image, and the share of batches with several images a row.
 BRANCHES, SEVERAL = 7, 0.04
 CHARTS = 0.4
-SEE_EVERY, TEXT_EVERY, TEXT_TOKENS = 2, 31, 3072
+SEE_EVERY, TEXT_EVERY, TEXT_TOKENS = 5, 31, 3072
 HEAD = VISION["hidden_size"] // VISION["num_heads"]
 
 
@@ -55,6 +56,7 @@ class Plan:
     decay_share: float
     easy: float
     save_every: int
+    start: Path | None
 
 
 class Run:
@@ -85,6 +87,10 @@ class Run:
         self.checkpoint = plan.folder / "checkpoint.pt"
         if self.checkpoint.exists():
             self.restore()
+        elif plan.start:
+            weights, patch = read_export(plan.start)
+            self.model.load_state_dict(weights)
+            self.patch.load_state_dict({"weight": patch})
         else:
             rng = Random(plan.seed)
             self.patch.whiten(patches_of(pictures(rng, "train", (5, 5), 200, CHARTS).pixels))
@@ -240,6 +246,7 @@ def main() -> None:
     parser.add_argument("--decay-share", type=float, default=0.6)
     parser.add_argument("--easy", type=float, default=0.0, help="share of talks about one thing")
     parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--start", type=Path, help="an exported folder to go on from where FOLDER has no checkpoint")
     plan = Plan(**vars(parser.parse_args()))
     torch.set_num_threads(1)
     train(Run(plan))
