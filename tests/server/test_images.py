@@ -26,8 +26,8 @@ QUESTION = "What is in the image?"
 def drawn(shape: str, colour: str, size: tuple[int, int] = (140, 140)) -> Image.Image:
     """One large shape in the middle of a white image."""
     image = Image.new("RGB", size, "white")
-    width, height = size
-    box = (width // 4, height // 4, 3 * width // 4, 3 * height // 4)
+    across, down, half = size[0] // 2, size[1] // 2, min(size) // 4
+    box = (across - half, down - half, across + half, down + half)
     draw = ImageDraw.Draw(image)
     {"circle": draw.ellipse, "square": draw.rectangle}[shape](box, fill=colour)
     return image
