@@ -171,7 +171,7 @@ class RunDisplay:
         self._watch = EngineWatch(server_info)
         self._follower = Follower(log)
         self._left = threading.Event()
-        self._goes_on = False
+        self._goes_on = self._stops = False
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._follow,), name="sgl-display", daemon=True)
 
@@ -195,6 +195,11 @@ class RunDisplay:
             open_log.wait(len(open_log.events), None if left == math.inf else left)
         return True
 
+    def stop(self, grace: float) -> None:
+        """Wait until the run, which was cancelled, has ended; if it has not after `grace` seconds, it is shown as stopped."""
+        self._stops = True
+        self.wait(grace)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -207,6 +212,9 @@ class RunDisplay:
         self._left.set()
         self._thread.join()
         self._follower.advance()
+        for run in self.run.tree if self._stops else ():
+            if run.status == "running":
+                run.status, run.generating, run.progress = "stopped", None, None
         self._sink.finish(self.run)
 
     def _follow(self) -> None:

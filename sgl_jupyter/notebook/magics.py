@@ -264,4 +264,4 @@ def _exportable(run: Run) -> dict[str, Any]:
 def _stop(state: ProgramState, display: RunDisplay) -> None:
     state.cancel()
     with suppress(KeyboardInterrupt):
-        display.wait(STOP_GRACE)
+        display.stop(STOP_GRACE)

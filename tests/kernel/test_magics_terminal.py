@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .notebook_kernel import HERE, REPOSITORY
 
 SETUP = """
@@ -30,6 +32,7 @@ LONG = """
 set_default_backend(ScriptedBackend(["Once ", 30]))
 get_ipython().run_cell_magic("sgl", "", 'assistant(gen("story"))')
 """
+SLOW_TO_END = LONG.replace('["Once ", 30])', '["Once ", 30], farewell=5)')
 FIRST = "system:\nYou are a helpful assistant.\n\nuser:\nWhere?\n\nassistant:\ncity=«Paris»\n"
 
 
@@ -67,8 +70,10 @@ def test_a_terminal_gets_colours_as_the_text_comes(tmp_path: Path) -> None:
     assert reads_with_the_start_only
 
 
-def test_an_interrupt_keeps_what_was_printed(tmp_path: Path) -> None:
-    argv, environment = command(tmp_path, LONG)
+@pytest.mark.parametrize("cells", [LONG, SLOW_TO_END], ids=["at once", "slowly"])
+def test_an_interrupt_keeps_what_was_printed(tmp_path: Path, cells: str) -> None:
+    """Also where the request takes longer to end than anybody waits."""
+    argv, environment = command(tmp_path, cells)
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdout is not None
         before = ""
