@@ -8,6 +8,9 @@ one meaning. Invariant: two texts with one number have the same continuations; t
 from __future__ import annotations
 
 import string
+import threading
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,7 +63,7 @@ class UnknownSyntax(ValueError):
 
 
 class Automaton:
-    """Raises `UnknownSyntax` for an expression that it cannot follow. A text begins in state 0."""
+    """Raises `UnknownSyntax` for an expression that it cannot follow. A text begins in state 0. Any thread may ask."""
 
     def __init__(self, expression: str):
         if len(expression) > MAX_LENGTH:
@@ -69,6 +72,7 @@ class Automaton:
         self._terms: list[Term] = [start]
         self._numbers: dict[Term, int] = {start: 0}
         self._steps: dict[tuple[int, str], int | None] = {}
+        self._lock = threading.Lock()
 
     def follow(self, state: int | None, text: str) -> int | None:
         """The state after `text`; None if that is not known."""
@@ -77,9 +81,25 @@ class Automaton:
                 return None
             step = (state, character)
             if step not in self._steps:
-                self._steps[step] = self._step(state, character)
+                with self._lock:
+                    self._steps[step] = self._step(state, character)
             state = self._steps[step]
         return state
+
+    def choices(self) -> Iterator[tuple[int, str]]:
+        """The states in which more than one text can follow, the nearest first, each with a text that leads to it."""
+        found, queue = {0}, deque([(0, "")])
+        while queue:
+            state, text = queue.popleft()
+            term = self._terms[state]
+            leading = _leading(term)
+            if len(frozenset[str]().union(*leading)) + _may_be_empty(term) > 1:
+                yield state, text
+            for character in _representatives(leading):
+                after = self.follow(state, character)
+                if after is not None and after not in found:
+                    found.add(after)
+                    queue.append((after, text + character))
 
     def _step(self, state: int, character: str) -> int | None:
         if len(self._terms) >= MAX_STATES or character not in ASCII:
@@ -122,6 +142,28 @@ def _may_be_empty(term: Term) -> bool:
         case Repeat(inner, least, _):
             return least == 0 or _may_be_empty(inner)
     return term == NOTHING
+
+
+def _leading(term: Term) -> frozenset[frozenset[str]]:
+    """The sets of characters one of which comes next, as far as they are ASCII."""
+    match term:
+        case Symbol():
+            return frozenset([term.ascii])
+        case Then(first, second):
+            return _leading(first) | _leading(second) if _may_be_empty(first) else _leading(first)
+        case Either(options):
+            return frozenset[frozenset[str]]().union(*map(_leading, options))
+        case Repeat(inner, _, _):
+            return _leading(inner)
+    return frozenset()
+
+
+def _representatives(sets: frozenset[frozenset[str]]) -> list[str]:
+    """One character for all that are in the same ones of the sets."""
+    alike: dict[tuple[bool, ...], str] = {}
+    for character in sorted(frozenset[str]().union(*sets)):
+        alike.setdefault(tuple(character in one for one in sets), character)
+    return list(alike.values())
 
 
 def _then(first: Term, second: Term) -> Term:

@@ -23,11 +23,11 @@ from tokenizers import Tokenizer
 from .automaton import Automaton, UnknownSyntax
 from .errors import RequestError
 from .json_schema import bounds_strings, close_objects
-from .matchers import KeptMasks, LLGuidanceMatcher, Matcher, Place, XGrammarMatcher
+from .matchers import KeptMasks, LLGuidanceMatcher, Matcher, Place, XGrammarMatcher, make_ahead
 from .sampling_params import Constraint
 
 if TYPE_CHECKING:
-    from llguidance import LLTokenizer
+    from llguidance import LLMatcher, LLTokenizer
     from transformers import PreTrainedTokenizerFast
     from xgrammar import GrammarCompiler as XGrammarCompiler
 
@@ -40,6 +40,9 @@ walking these: words by their length, which a repetition such as `\\w{1,16}` all
 MAX_JSON_SPACES = 32
 """White space in a row between parts of JSON. Small models, once they indent, may write nothing else without a limit."""
 JSON_SPACE = rf"[ \n\r\t]{{1,{MAX_JSON_SPACES}}}"
+LARGE_VOCABULARY, AHEAD_AT_ONCE = 1 << 15, 8
+"""Words from which on the masks of a regular expression are made ahead, since below one takes less than 0.1 ms; and how many
+expressions may wait for that: the masks of more are made when a text gets there."""
 CONSTRAINTS_KEPT = 256
 """Compiled constraints that are kept, those that were used last."""
 SHOWN = 200
@@ -69,6 +72,8 @@ class GrammarCompiler:
         self._tokenizer, self._vocab_size, self._stop_tokens = tokenizer, vocab_size, stop_tokens
         self._guides_all, self._json_whitespace = backend == "llguidance", json_whitespace or JSON_SPACE
         self._threads = ThreadPoolExecutor(COMPILE_THREADS, thread_name_prefix="grammar")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="masks")
+        self._made_ahead: list[Future[None]] = []
         self._llguidance = self._threads.submit(self._load_llguidance)
         self._xgrammar = self._threads.submit(self._load_xgrammar)
         self._cache: dict[Constraint, Future[Callable[[], Matcher]]] = {}
@@ -84,6 +89,10 @@ class GrammarCompiler:
             del self._cache[next(iter(self._cache))]
         return compiled
 
+    def wait_until_made(self) -> None:
+        """Wait for the masks that are being made ahead."""
+        wait(self._made_ahead)
+
     def wait_until_loaded(self) -> None:
         """Wait for what is made of the vocabulary once: seconds for a large one, in which Python runs nothing else."""
         loading: list[Future[Any]] = [self._llguidance, self._xgrammar]
@@ -93,7 +102,8 @@ class GrammarCompiler:
         self._cache.clear()
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._ahead):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _load_llguidance(self) -> LLTokenizer:
         import llguidance.hf
@@ -139,7 +149,17 @@ class GrammarCompiler:
             reason = error.split("error: ")[-1].splitlines()[0]
             raise RequestError(f"{_shown(constraint)} cannot be used: {reason}")
         automaton = _automaton(text) if kind == "regex" else None
+        if automaton and self._vocab_size >= LARGE_VOCABULARY:
+            self._make_ahead(matcher, automaton)
         return lambda: LLGuidanceMatcher(matcher.deep_copy(), self._place(automaton))
+
+    def _make_ahead(self, matcher: LLMatcher, automaton: Automaton) -> None:
+        self._made_ahead = [made for made in self._made_ahead if not made.done()]
+        if len(self._made_ahead) < AHEAD_AT_ONCE:
+            tokenizer, words = self._llguidance.result(), -(-self._vocab_size // 32)
+            self._made_ahead.append(
+                self._ahead.submit(make_ahead, matcher.deep_copy(), tokenizer, automaton, self._masks, words)
+            )
 
     def _place(self, automaton: Automaton | None) -> Place | None:
         tokenizer = self._llguidance.result()

@@ -1,24 +1,30 @@
 """Where a sequence stands in its constraint: which tokens may come next, and what must.
 
 The masks of a regular expression, of which one over a large vocabulary takes a millisecond, are kept by the state that the text
-is in, for all who follow the same expression.
+is in, for all who follow the same expression, and over such a vocabulary made before a text gets there.
 """
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
 from .automaton import Automaton
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, LLTokenizer
     from xgrammar import CompiledGrammar
 
 MASK_BYTES = 64 << 20
 """Of all masks that are kept."""
+AHEAD_STATES, AHEAD_SECONDS = 512, 1.0
+"""States of an expression whose masks are made ahead, and how long that may take."""
 
 
 class Matcher(Protocol):
@@ -75,21 +81,39 @@ class XGrammarMatcher:
 
 
 class KeptMasks:
-    """The masks that were used last, by expression and state. Used on one thread."""
+    """The masks that were used last, by expression and state. Any thread may ask."""
 
     def __init__(self) -> None:
         self._masks: dict[tuple[Automaton, int], Tensor] = {}
+        self._lock = threading.Lock()
 
     def get(self, automaton: Automaton, state: int) -> Tensor | None:
-        mask = self._masks.pop((automaton, state), None)
-        if mask is not None:
-            self._masks[automaton, state] = mask
-        return mask
+        with self._lock:
+            mask = self._masks.pop((automaton, state), None)
+            if mask is not None:
+                self._masks[automaton, state] = mask
+            return mask
 
     def put(self, automaton: Automaton, state: int, mask: Tensor) -> None:
-        self._masks[automaton, state] = mask
-        if len(self._masks) * mask.nbytes > MASK_BYTES:
-            del self._masks[next(iter(self._masks))]
+        with self._lock:
+            self._masks[automaton, state] = mask
+            if len(self._masks) * mask.nbytes > MASK_BYTES:
+                del self._masks[next(iter(self._masks))]
+
+
+def make_ahead(matcher: LLMatcher, tokenizer: LLTokenizer, automaton: Automaton, masks: KeptMasks, words: int) -> None:
+    """Make the masks, of `words` int32 each, of the states that are nearest to where `matcher` is, the beginning."""
+    end = time.monotonic() + AHEAD_SECONDS
+    for state, text in itertools.islice(automaton.choices(), AHEAD_STATES):
+        if time.monotonic() > end:
+            return
+        if masks.get(automaton, state) is not None:
+            continue
+        there, mask = matcher.deep_copy(), torch.zeros(words, dtype=torch.int32)
+        if there.consume_tokens(tokenizer.tokenize_str(text)) and not there.is_stopped():
+            there.unsafe_compute_mask_ptr(mask.data_ptr(), mask.nbytes)
+            if not there.is_error():
+                masks.put(automaton, state, mask)
 
 
 class Place:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kernel_engine.automaton import MAX_LENGTH, MAX_STATES, Automaton, UnknownSyntax
 from kernel_engine.grammar import GrammarCompiler
-from kernel_engine.matchers import KeptMasks, LLGuidanceMatcher
+from kernel_engine.matchers import KeptMasks, LLGuidanceMatcher, Matcher
 from kernel_engine.sampling_params import Constraint
 
 from .support import EOS, VOCAB, byte_tokenizer, examples
@@ -58,6 +58,24 @@ def test_texts_that_ask_for_the_same_share_a_state(expression: str, alike: list[
     assert None not in states
 
 
+@examples(80)
+@given(expression=SMALL)
+def test_states_with_a_choice_are_found_each_with_a_text_that_leads_there(expression: str):
+    automaton, whole = Automaton(expression), regex.compile(expression)
+    found = dict(automaton.choices())
+    assert all(automaton.follow(0, text) == state for state, text in found.items())
+    for text in TEXTS:
+        state = automaton.follow(0, text)
+        tails = [tail for tail in TAILS if whole.fullmatch(text + tail)]
+        if state is not None and len({tail[:1] for tail in tails}) > 1:
+            assert state in found
+
+
+def test_the_nearest_states_come_first_and_those_where_one_text_must_follow_not_at_all():
+    automaton = Automaton("(yes|no)abc[xy]{2}z?")
+    assert [text for _, text in automaton.choices()] == ["", "noabc", "noabcx", "noabcxx"]
+
+
 def test_other_characters_than_ascii_are_told_apart_but_not_followed():
     automaton = Automaton("a(é|è)|b(é|è)|cé")
     a, b, c = (automaton.follow(0, text) for text in "abc")
@@ -95,7 +113,17 @@ def compiler():
     made.close()
 
 
-def mask_of(matcher: LLGuidanceMatcher) -> torch.Tensor:
+@pytest.fixture(scope="module")
+def large():
+    """A compiler that makes masks ahead, as for a large vocabulary."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kernel_engine.grammar.LARGE_VOCABULARY", VOCAB)
+        made = GrammarCompiler(byte_tokenizer(), VOCAB, [EOS])
+        yield made
+        made.close()
+
+
+def mask_of(matcher: Matcher) -> torch.Tensor:
     mask = xgrammar.allocate_token_bitmask(1, VOCAB)
     matcher.fill(mask, 0)
     return mask
@@ -151,6 +179,44 @@ def test_a_mask_is_made_once_for_all_who_follow_the_expression(
             assert matcher.accept(token)
     assert len(made) == 6
     assert len(set(made)) == 6
+
+
+@examples(60)
+@given(expression=PATTERNS, seed=st.integers(0, 1000))
+def test_a_mask_made_ahead_is_the_one_that_would_be_made(large: GrammarCompiler, expression: str, seed: int):
+    make = large.compile(Constraint("regex", expression)).result()
+    large.wait_until_made()
+    matcher = make()
+    assert isinstance(matcher, LLGuidanceMatcher)
+    walk(matcher, random.Random(seed))
+
+
+def test_over_a_large_vocabulary_masks_are_made_before_a_text_gets_there(
+    large: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+):
+    make = large.compile(Constraint("regex", "<[a-z]{1,7}|x{3}y>")).result()
+    large.wait_until_made()
+    monkeypatch.setattr(KeptMasks, "put", lambda *_: pytest.fail("a mask was made"))
+    matcher = make()
+    for token in byte_tokenizer()("<abcdefg")["input_ids"]:
+        mask_of(matcher)
+        assert matcher.accept(token)
+
+
+def test_what_is_made_ahead_has_a_limit(large: GrammarCompiler, monkeypatch: pytest.MonkeyPatch):
+    made: list[int] = []
+    put = KeptMasks.put
+    monkeypatch.setattr(
+        KeptMasks, "put", lambda self, a, state, mask: (made.append(state), put(self, a, state, mask))[1]
+    )
+    monkeypatch.setattr("kernel_engine.matchers.AHEAD_STATES", 5)
+    large.compile(Constraint("regex", "[ab]*a[ab]{18}")).result()
+    large.wait_until_made()
+    assert len(made) == 5
+    monkeypatch.setattr("kernel_engine.grammar.AHEAD_AT_ONCE", 0)
+    large.compile(Constraint("regex", "[cd]{9}")).result()
+    large.wait_until_made()
+    assert len(made) == 5
 
 
 def test_the_masks_that_are_kept_have_a_limit(monkeypatch: pytest.MonkeyPatch):
