@@ -205,13 +205,14 @@ def broken_off(place: str) -> BackendUnreachable:
 
 
 async def together(requests: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The answers to all of the requests. If one fails, the others are given up."""
+    """The answers to all of the requests. If one fails, the others are given up, and have ended when this raises."""
     tasks = [asyncio.ensure_future(request) for request in requests]
     try:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def whole(chunks: AsyncGenerator[Chunk, None]) -> Chunk:

@@ -13,6 +13,7 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
 import sgl_jupyter as sgl
+from sgl_jupyter.backends.api import together
 from sgl_jupyter.backends.base import UnsupportedFeature
 from sgl_jupyter.backends.loop_client import LoopClient
 from sgl_jupyter.backends.openai_answer import StopCutter
@@ -673,3 +674,22 @@ def test_a_missing_package_is_one_sentence_with_the_command(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ImportError, match=r"openai is not installed: pip install 'sgl-jupyter\[openai\]'"):
         sgl.OpenAI("gpt-5")
+
+
+def test_when_one_of_several_requests_fails_the_others_have_ended() -> None:
+    ended: list[str] = []
+
+    async def waiting() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)  # a connection takes a moment to close
+            ended.append("closed")
+
+    async def failing() -> None:
+        await asyncio.sleep(0.01)
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        asyncio.run(together([waiting(), failing(), waiting()]))
+    assert ended == ["closed", "closed"]
