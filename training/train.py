@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -90,7 +92,7 @@ def loss_of(model: Qwen2ForCausalLM, ids: Tensor, learned: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), ids[:, 1:][target])
 
 
-def average_gradients(model: Qwen2ForCausalLM, workers: int) -> None:
+def average_gradients(model: nn.Module, workers: int) -> None:
     """Leave the mean of all workers' gradients, clipped, in each worker."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
@@ -109,12 +111,25 @@ def save(path: Path, model: Qwen2ForCausalLM, optimizers: Optimizers, step: int)
     path.with_suffix(".new").replace(path)
 
 
+def join(folder: Path, rank: int, workers: int) -> None:
+    """Meet the other workers."""
+    rendezvous = f"file://{(folder / 'rendezvous').resolve()}"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers)
+
+
+def start(work: Callable[[int, Any], None], plan: Any) -> None:
+    """Run `work(rank, plan)` in as many processes as the plan has workers, each with one thread."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    (plan.folder / "rendezvous").unlink(missing_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    spawn(work, args=(plan,), nprocs=plan.workers)
+
+
 def work(rank: int, plan: Plan) -> None:
     """One worker's whole run."""
     torch.set_num_threads(1)
     if plan.workers > 1:
-        rendezvous = f"file://{(plan.folder / 'rendezvous').resolve()}"
-        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=plan.workers)
+        join(plan.folder, rank, plan.workers)
     tokenizer = Tokenizer.from_file(str(plan.folder / "tokenizer.json"))
     torch.manual_seed(plan.seed)
     model = build(tokenizer)
@@ -152,10 +167,7 @@ def main() -> None:
     parser.add_argument("--matrix-rate", type=float, default=0.02)
     parser.add_argument("--other-rate", type=float, default=0.004)
     parser.add_argument("--save-every", type=int, default=100)
-    plan = Plan(**vars(parser.parse_args()))
-    (plan.folder / "rendezvous").unlink(missing_ok=True)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    spawn(work, args=(plan,), nprocs=plan.workers)
+    start(work, Plan(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -99,6 +99,16 @@ def text_layer(layer: Any, x: Tensor, cosine: Tensor, sine: Tensor, mask: Tensor
     return x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(normed)) * layer.mlp.up_proj(normed))
 
 
+def compile_layers() -> None:
+    """Let torch.compile, which needs a C++ compiler, fuse what is between the products, for as long as the process lives.
+
+    A step takes 1.2 s instead of 1.8. Shapes are left open: there is a grid, and a length of rows, for every batch.
+    """
+    global text_layer, vision_block
+    text_layer = torch.compile(text_layer, dynamic=True)
+    vision_block = torch.compile(vision_block, dynamic=True)
+
+
 def read(
     language: Any, x: Tensor, cosine: Tensor, sine: Tensor, mask: Tensor, seen: dict[int, list[Tensor]] | None = None
 ) -> Tensor:

@@ -94,12 +94,14 @@ def is_beside(rng: Random, split: Split, scene: Scene) -> Asked | None:
     side = rng.choice(sorted(sides)) if sides and rng.random() < 0.5 else rng.choice(list(SIDES))
     relation = f"{rng.choice(SIDES[side])} the {_named(scene, rng, second)}"
     question = worded(rng, split, say.IS_BESIDE, x=_named(scene, rng, first), y=relation)
-    return _yes_or_no("is it beside", question, side in sides)
+    return _yes_or_no("is it beside", question, side in sides, first)
 
 
-def _yes_or_no(kind: str, question: str, right: bool) -> Asked:
+def _yes_or_no(kind: str, question: str, right: bool, seen: Thing | None = None) -> Asked:
+    """An answer that is found at `seen`, where there is something to see."""
     word = "yes" if right else "no"
-    return Asked(kind, question, capitalised(word) + ".", word, options=("yes", "no"))
+    found = ((word, seen.x, seen.y),) if seen else ()
+    return Asked(kind, question, capitalised(word) + ".", word, options=("yes", "no"), found=found)
 
 
 def _part(share: float) -> int | None:
@@ -119,7 +121,8 @@ def where(rng: Random, split: Split, scene: Scene) -> Asked | None:
     middle = f"on the {column}" if column else "in the center"
     text = f"{row} {column}".strip() if row else middle
     question = worded(rng, split, say.WHERE, x=_named(scene, rng, thing))
-    return Asked("where", question, capitalised(text) + ".", text, opening="It is")
+    found = ((text, thing.x, thing.y),)
+    return Asked("where", question, capitalised(text) + ".", text, opening="It is", found=found)
 
 
 def exists(rng: Random, split: Split, scene: Scene) -> Asked | None:
@@ -135,11 +138,13 @@ def exists(rng: Random, split: Split, scene: Scene) -> Asked | None:
             shape_name, colour_name = rng.choice(((some.shape, colour_name), (shape_name, some.colour)))
         name = f"{colour_name} {shape_name}" if form < 0.6 else shape_name
     words = name.split()
-    right = any(
-        (t.shape == words[-1] or words[-1] == "shape") and (len(words) < 2 or t.colour == words[0])
+    meant = [
+        t
         for t in scene.things
-    )
-    return _yes_or_no("exists", worded(rng, split, say.EXISTS, x=with_article(name)), right)
+        if (t.shape == words[-1] or words[-1] == "shape") and (len(words) < 2 or t.colour == words[0])
+    ]
+    question = worded(rng, split, say.EXISTS, x=with_article(name))
+    return _yes_or_no("exists", question, bool(meant), rng.choice(meant) if meant else None)
 
 
 def has_text(rng: Random, split: Split, scene: Scene) -> Asked | None:
@@ -172,7 +177,7 @@ def read(rng: Random, split: Split, scene: Scene) -> Asked | None:
 # How often each kind is tried on a scene; those that do not fit it fall away.
 MAKERS: dict[Maker, float] = {
     describe: 32,
-    count: 40,
+    count: 48,
     colour: 20,
     shape: 8,
     background: 4,
@@ -192,7 +197,7 @@ def ask(rng: Random, split: Split, scene: Scene, tried: set[Maker] | None = None
         maker = rng.choices(list(MAKERS), list(MAKERS.values()))[0]
         if not scene.things and maker in (count, exists) and rng.random() < 0.8:
             continue
-        if maker in tried and rng.random() < 0.8:
+        if maker in tried and rng.random() < (0.5 if maker is count else 0.8):
             continue
         if (asked := maker(rng, split, scene)) is not None:
             tried.add(maker)

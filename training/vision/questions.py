@@ -141,13 +141,17 @@ def count(rng: Random, split: Split, scene: Scene) -> Asked | None:
     else:
         name = f"{rng.choice(things).colour} {rng.choice(('shape', 'object'))}"
     words = name.split()
-    total = sum(
-        (words[-1] in ("shape", "object") or t.shape == words[-1]) and (len(words) < 2 or t.colour == words[0])
+    meant = [
+        t
         for t in things
-    )
+        if (words[-1] in ("shape", "object") or t.shape == words[-1]) and (len(words) < 2 or t.colour == words[0])
+    ]
+    total = len(meant)
+    # Any of them will do to look at: where they are several, each gets its share of the looks.
+    found = tuple((str(total), t.x, t.y) for t in rng.sample(meant, min(1, total)))
     question = worded(rng, split, say.COUNT, x=plural(name))
     opening = "There are" if total != 1 else "There is"
-    return Asked(f"count: {total}", question, numbered(total, name) + ".", str(total), opening=opening)
+    return Asked(f"count: {total}", question, numbered(total, name) + ".", str(total), opening=opening, found=found)
 
 
 def the_only(rng: Random, scene: Scene, key: Callable[[Thing], str]) -> Thing | None:
@@ -170,20 +174,21 @@ def colour(rng: Random, split: Split, scene: Scene) -> Asked | None:
         right, question = line.colour, worded(rng, split, say.COLOUR, x=name)
         return _colour_asked(rng, "colour of text", question, right, f"The {name} is")
     alike = len({t.name for t in scene.things}) == 1
+    kind = "colour: 1" if len(scene.things) == 1 else "colour: of several"
     if rng.random() < 0.08:
         name = rng.choice([s for s in SHAPES if s not in {t.shape for t in scene.things}])
         return Asked("colour of nothing", worded(rng, split, say.COLOUR, x=name), f"There is no {name}.", "none")
     if alike and len(scene.things) > 1:
         name = plural(scene.things[0].shape)
         question = f"What {rng.choice(('colour', 'color'))} are the {name}?"
-        return _colour_asked(rng, "colour", question, scene.things[0].colour, f"The {name} are")
+        return _colour_asked(rng, kind, question, scene.things[0].colour, f"The {name} are")
     if not (thing := the_only(rng, scene, lambda t: t.shape)):
         return None
     names = (thing.shape, thing.shape, "shape", "object") if len(scene.things) == 1 else (thing.shape,)
     name = rng.choice(names)
     if len(names) > 1 and rng.random() < 0.3:
-        return _colour_asked(rng, "colour", worded(rng, split, say.COLOUR_OF_ONE), thing.colour, "It is", thing)
-    return _colour_asked(rng, "colour", worded(rng, split, say.COLOUR, x=name), thing.colour, f"The {name} is", thing)
+        return _colour_asked(rng, kind, worded(rng, split, say.COLOUR_OF_ONE), thing.colour, "It is", thing)
+    return _colour_asked(rng, kind, worded(rng, split, say.COLOUR, x=name), thing.colour, f"The {name} is", thing)
 
 
 def _colour_asked(rng: Random, kind: str, question: str, right: str, opening: str, thing: Thing | None = None) -> Asked:
@@ -201,7 +206,8 @@ def shape(rng: Random, split: Split, scene: Scene) -> Asked | None:
     options = _options(rng, thing.shape, SHAPES)
     found = ((thing.shape, thing.x, thing.y),)
     answer = capitalised(with_article(thing.shape)) + "."
-    return Asked("shape", worded(rng, split, say.SHAPE, x=name), answer, thing.shape, options, "It is", found)
+    kind = "shape: 1" if len(scene.things) == 1 else "shape: of several"
+    return Asked(kind, worded(rng, split, say.SHAPE, x=name), answer, thing.shape, options, "It is", found)
 
 
 def background(rng: Random, split: Split, scene: Scene) -> Asked | None:

@@ -191,7 +191,7 @@ def different(rng: Random, scene: Scene, count: int) -> list[tuple[str, str, RGB
 def groups(rng: Random, scene: Scene) -> list[tuple[str, str, RGB]]:
     """Some of one shape and, half of the time, some of another; a quarter of the groups have mixed colours."""
     first = pick_shape(rng)
-    sizes = [(first, rng.randint(2, 6))]
+    sizes = [(first, rng.choice((2, 3, 3, 4, 4, 5, 5, 6)))]
     if rng.random() < 0.5:
         sizes = [(first, rng.randint(1, 4)), (pick_shape(rng, (first,)), rng.randint(1, 3))]
     looks: list[tuple[str, str, RGB]] = []

@@ -126,8 +126,8 @@ def encoded(rng: Random, words: Tokenizer, segments: list[Segment]) -> tuple[lis
 
 
 def collate(rows: list[Row], padding: int) -> Rows:
-    """Rows padded on the right to one length."""
-    length = max(len(row.ids) for row in rows)
+    """Rows padded on the right to one length, a multiple of 16: kernels and memory are kept by shape."""
+    length = -(-max(len(row.ids) for row in rows) // 16) * 16
     ids = torch.full((len(rows), length), padding)
     learned = torch.zeros((len(rows), length), dtype=torch.bool)
     places = torch.zeros((3, len(rows), length), dtype=torch.int64)

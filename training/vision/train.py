@@ -1,7 +1,8 @@
-"""Trains tiny-vision on one CPU core: first the vision tower alone, told what is in each cell, then all of the model.
+"""Trains tiny-vision on CPU: first the vision tower alone, told what is in each cell, then all of the model.
 
 `python -m training.vision.train FOLDER see --minutes M`, then `... FOLDER talk --minutes N`. Either goes on from
 FOLDER/checkpoint.pt; the learning rate follows the minutes spent, since a shared machine does not promise steps.
+Workers of one thread each average their gradients; all take the same kind of step, on a grid of the same size.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from random import Random
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.batches import batches
-from training.train import Optimizers
+from training.train import Optimizers, average_gradients, join
+from training.train import start as start_workers
 from training.vision.dialogues import about_one, about_several
 from training.vision.export import read as read_export
-from training.vision.forward import read, see, text_positions, vision_positions
+from training.vision.forward import compile_layers, read, see, text_positions, vision_positions
 from training.vision.images import Pictures, pictures
 from training.vision.model import IMAGE, LOUDNESS, VISION, PatchEmbedding, build, tokenizer
 from training.vision.patches import Grid, patches_of, pick_grid
@@ -34,6 +37,8 @@ BF16 = torch.bfloat16
 SECTIONS = [8, 12, 12]
 # The layer of the language part whose heads are told where to look, and how much that counts.
 GUIDED, GUIDANCE = 2, 0.3
+# What telling the tower what is in each cell counts in the second stage, beside what is said.
+TOLD = 0.3
 # Questions on each image, and the share of batches with several images a row.
 BRANCHES, SEVERAL = 7, 0.04
 CHARTS = 0.4
@@ -57,13 +62,14 @@ class Plan:
     easy: float
     save_every: int
     start: Path | None
+    workers: int = 1
 
 
 class Run:
     """The model with its heads and optimisers, and how far the training has come."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, rank: int = 0) -> None:
+        self.plan, self.rank = plan, rank
         self.words = tokenizer()
         torch.manual_seed(plan.seed)
         self.model = build(self.words)
@@ -82,7 +88,7 @@ class Run:
             self.optimizers.add_matrices([language.layers], plan.language_rate)
         self.state: dict[str, Any] = {"stage": plan.stage, "step": 0, "minutes": 0.0, "images": {"see": 0, "talk": 0}}
         self.image, self.padding = self.words.get_vocab()[IMAGE], self.words.get_vocab()["<|endoftext|>"]
-        self.text = batches(self.words, hash((plan.seed, time.time())), TEXT_TOKENS)
+        self.text = batches(self.words, hash((plan.seed, time.time(), rank)), TEXT_TOKENS)
         self.meter = Meter()
         self.checkpoint = plan.folder / "checkpoint.pt"
         if self.checkpoint.exists():
@@ -147,7 +153,7 @@ class Run:
 
     def update(self, loss: Tensor, minutes: float) -> None:
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in self.both.parameters() if p.grad is not None], 1.0)
+        average_gradients(self.both, self.plan.workers)
         self.optimizers.step(self.rate_scale(minutes))
         self.state["step"] += 1
 
@@ -190,12 +196,11 @@ def talk_step(run: Run, rng: Random, grid: Grid, meter: Meter) -> tuple[Tensor, 
         made.append(row_of(rng, run.words, dialogue, grid))
     tokens = collate(made, run.padding)
     with torch.autocast("cpu", dtype=BF16):
-        with torch.no_grad():
-            seen, dense, right = run.look(batch)
+        seen, dense, right = run.look(batch)
         said = run.talk(tokens, seen.flatten(0, 1))
     meter.add(said=said.item(), dense=dense.item(), thing=right[0], glyph=(right[2] + right[3]) / 2)
     meter.add(same=right[4], total=right[7], order=right[10])
-    return said, rows * each
+    return said + TOLD * dense, rows * each
 
 
 def text_step(run: Run, meter: Meter) -> Tensor:
@@ -209,28 +214,49 @@ def text_step(run: Run, meter: Meter) -> Tensor:
 def train(run: Run) -> None:
     """Steps until the minutes are spent."""
     plan = run.plan
-    rng = Random(f"{plan.seed} {plan.stage} {run.state['step']}")
+    beginning = f"{plan.seed} {plan.stage} {run.state['step']}"
+    rng, grids = Random(f"{beginning} {run.rank}"), Random(beginning)
     meter, began, spent = run.meter, time.monotonic(), run.state["minutes"]
     first = run.state["images"][plan.stage]
     while run.state["minutes"] < plan.minutes:
+        grid = pick_grid(grids)
         if plan.stage == "see":
-            loss, images = see_step(run, rng, pick_grid(rng), meter)
+            loss, images = see_step(run, rng, grid, meter)
         elif run.state["step"] % TEXT_EVERY == TEXT_EVERY - 1:
             loss, images = text_step(run, meter), 0
         elif run.state["step"] % SEE_EVERY == SEE_EVERY - 1:
-            loss, images = see_step(run, rng, pick_grid(rng), meter)
+            loss, images = see_step(run, rng, grid, meter)
         else:
-            loss, images = talk_step(run, rng, pick_grid(rng), meter)
+            loss, images = talk_step(run, rng, grid, meter)
         run.update(loss, run.state["minutes"])
-        run.state["minutes"] = spent + (time.monotonic() - began) / 60
-        run.state["images"][plan.stage] += images
+        run.state["minutes"] = agreed(spent + (time.monotonic() - began) / 60, plan.workers)
+        run.state["images"][plan.stage] += images * plan.workers
         step = run.state["step"]
-        if step % 20 == 0:
+        if step % 20 == 0 and run.rank == 0:
             speed = (run.state["images"][plan.stage] - first) / (time.monotonic() - began)
             print(f"{plan.stage} {step} min {run.state['minutes']:.1f} img/s {speed:.1f} {meter}", flush=True)
-        if step % plan.save_every == 0:
+        if step % plan.save_every == 0 and run.rank == 0:
             run.save()
-    run.save()
+    if run.rank == 0:
+        run.save()
+
+
+def agreed(minutes: float, workers: int) -> float:
+    """The first worker's minutes, so that all have one learning rate and stop at the same step."""
+    if workers == 1:
+        return minutes
+    told = torch.tensor(minutes, dtype=torch.float64)
+    dist.broadcast(told, 0)
+    return told.item()
+
+
+def work(rank: int, plan: Plan) -> None:
+    """One worker's whole run."""
+    torch.set_num_threads(1)
+    compile_layers()
+    if plan.workers > 1:
+        join(plan.folder, rank, plan.workers)
+    train(Run(plan, rank))
 
 
 def main() -> None:
@@ -247,9 +273,8 @@ def main() -> None:
     parser.add_argument("--easy", type=float, default=0.0, help="share of talks about one thing")
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--start", type=Path, help="an exported folder to go on from where FOLDER has no checkpoint")
-    plan = Plan(**vars(parser.parse_args()))
-    torch.set_num_threads(1)
-    train(Run(plan))
+    parser.add_argument("--workers", type=int, default=1)
+    start_workers(work, Plan(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

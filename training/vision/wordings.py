@@ -55,6 +55,14 @@ COUNT = Wordings(
         "Please count the {x}.",
         "Tell me how many {x} there are.",
         "How many {x} are shown?",
+        "How many {x} are visible?",
+        "How many {x} are there in total?",
+        "Count all {x}.",
+        "Count the {x} that you see.",
+        "Can you count the {x}?",
+        "How many {x} does this {p} have?",
+        "Give the number of {x} in the {p}.",
+        "How many {x} can be counted here?",
     ),
     ("How many {x} can be seen in the {p}?", "Count the {x} in the {p}.", "How many {x} are there in this {p}?"),
 )
@@ -70,6 +78,12 @@ COLOUR = Wordings(
         "Name the {c} of the {x}.",
         "Which {c} does the {x} have?",
         "What {c} is the {x} in the {p}?",
+        "In which {c} is the {x} drawn?",
+        "Say what {c} the {x} is.",
+        "Could you tell me which {c} the {x} is?",
+        "The {c} of the {x}?",
+        "Of what {c} is the {x}?",
+        "What {c} do you see on the {x}?",
     ),
     ("What {c} is the {x} in this {p}?", "Which {c} has the {x}?", "Can you tell me the {c} of the {x}?"),
 )
@@ -81,6 +95,11 @@ COLOUR_OF_ONE = Wordings(
         "What {c} is this?",
         "What {c} do you see?",
         "What's the {c}?",
+        "And the {c}?",
+        "Its {c}?",
+        "Of what {c} is it?",
+        "Tell me its {c}.",
+        "What {c} is the object in the {p}?",
     ),
     ("What {c} is the thing in the {p}?", "And its {c}?"),
 )
@@ -93,6 +112,8 @@ SHAPE = Wordings(
         "Name the shape of {x}.",
         "What kind of shape is {x}?",
         "Tell me the shape of {x}.",
+        "Say what shape {x} is.",
+        "What form does {x} have?",
     ),
     ("Which shape does {x} have?", "What's the shape of {x}?"),
 )
@@ -232,7 +253,23 @@ WHICH_IMAGE = Wordings(
     ("In which {p} do you see {x}?", "Which of the images shows {x}?"),
 )
 BRIEF = Wordings(
-    ("Answer in one word.", "Answer with one word.", "One word only.", "Answer briefly.", "Be brief.", "In one word."),
+    (
+        "Answer in one word.",
+        "Answer with one word.",
+        "One word only.",
+        "Answer briefly.",
+        "Be brief.",
+        "In one word.",
+        "Reply in one word.",
+        "One word, please.",
+        "Just a word.",
+        "Use a single word.",
+        "Give a one-word answer.",
+        "Reply with the word only.",
+        "Respond with one word.",
+        "A single word will do.",
+        "Keep it to one word, please.",
+    ),
     ("Reply with a single word.", "Just one word, please."),
 )
 CHOOSE = Wordings(
