@@ -120,16 +120,16 @@ def one_shape(number: int, shape: str, colour: str) -> Image.Image:
 def test_one_shape_and_its_colour(model: Model):
     looks = list(itertools.product(SHAPES, COLOURS))
     asked = [(one_shape(n, *look), "What is in the image?") for n, look in enumerate(looks)]
-    assert share_of(ask(model, asked), lambda n, answer: set(looks[n]) <= names(answer)) >= 0.9
+    assert share_of(ask(model, asked), lambda n, answer: set(looks[n]) <= names(answer)) >= 0.95
 
 
 def test_the_colour_and_the_shape_asked_for(model: Model):
     looks = list(itertools.product(SHAPES, COLOURS))
     images = [one_shape(100 + n, *look) for n, look in enumerate(looks)]
     colours = ask(model, [(image, f"What colour is the {look[0]}?") for image, look in zip(images, looks, strict=True)])
-    assert share_of(colours, lambda n, answer: looks[n][1] in names(answer)) >= 0.9
+    assert share_of(colours, lambda n, answer: looks[n][1] in names(answer)) >= 0.95
     shapes = ask(model, [(image, "What shape is it?") for image in images])
-    assert share_of(shapes, lambda n, answer: looks[n][0] in names(answer)) >= 0.9
+    assert share_of(shapes, lambda n, answer: looks[n][0] in names(answer)) >= 0.95
 
 
 def test_how_many(model: Model):
@@ -145,7 +145,7 @@ def test_how_many(model: Model):
         asked.append((drawing.image, f"How many {shape}s are there?"))
         counts.append(count)
     answers = ask(model, asked)
-    assert share_of(answers, lambda n, answer: bool({str(counts[n]), NUMBERS[counts[n]]} & names(answer))) >= 0.65
+    assert share_of(answers, lambda n, answer: bool({str(counts[n]), NUMBERS[counts[n]]} & names(answer))) >= 0.9
 
 
 def test_what_is_left_and_right_of_it(model: Model):
@@ -157,7 +157,7 @@ def test_what_is_left_and_right_of_it(model: Model):
         drawing.add(right, colours[1], drawing.width * 0.74, drawing.height * 0.5, 0.17)
         asked += [(drawing.image, f"What is left of the {right}?"), (drawing.image, f"What is right of the {left}?")]
         wanted += [left, right]
-    assert share_of(ask(model, asked), lambda n, answer: wanted[n] in names(answer)) >= 0.9
+    assert share_of(ask(model, asked), lambda n, answer: wanted[n] in names(answer)) >= 0.95
 
 
 def test_digits_and_short_words(model: Model):
@@ -166,4 +166,4 @@ def test_digits_and_short_words(model: Model):
     for drawing, text in zip(drawings, texts, strict=True):
         drawing.write(text, 0.62 if len(text) == 1 else 0.3)
     answers = ask(model, [(drawing.image, "What does it say?") for drawing in drawings])
-    assert share_of(answers, lambda n, answer: texts[n].lower() in names(answer)) >= 0.6
+    assert share_of(answers, lambda n, answer: texts[n].lower() in names(answer)) >= 0.8

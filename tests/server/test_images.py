@@ -169,8 +169,10 @@ def test_the_frames_of_a_video_are_as_many_images(server: ServerProcess):
 def test_samples_streams_and_constraints_see_it_too(server: ServerProcess):
     samples = ask(server, RED, sampling_params=GREEDY | {"n": 3, "temperature": 1})
     assert len(samples) == 3
-    constrained = ask(server, RED, sampling_params=GREEDY | {"regex": "(red|green|blue)"})
-    assert constrained["text"] == "red"
+    colours = GREEDY | {"regex": "(red|green|blue)"}
+    for picture, colour in ((RED, "red"), (BLUE, "blue")):
+        constrained = ask(server, picture, chat("What colour is the shape?"), sampling_params=colours)
+        assert constrained["text"] == colour
     with (
         server.client() as client,
         client.stream(

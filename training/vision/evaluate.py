@@ -116,7 +116,7 @@ def report(asked: list[Question], answers: list[str], show: int) -> dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, nargs="?", default=BUNDLED)
-    parser.add_argument("--each", type=int, default=60, help="questions of each kind, at most")
+    parser.add_argument("--each", type=int, default=400, help="questions of each kind, at most")
     parser.add_argument("--seed", type=int, default=101)
     parser.add_argument("--show", type=int, default=0, help="failures to print of each kind")
     parser.add_argument("--threads", type=int, default=2)

@@ -177,7 +177,7 @@ def read(rng: Random, split: Split, scene: Scene) -> Asked | None:
 # How often each kind is tried on a scene; those that do not fit it fall away.
 MAKERS: dict[Maker, float] = {
     describe: 32,
-    count: 48,
+    count: 70,
     colour: 20,
     shape: 8,
     background: 4,
@@ -197,7 +197,7 @@ def ask(rng: Random, split: Split, scene: Scene, tried: set[Maker] | None = None
         maker = rng.choices(list(MAKERS), list(MAKERS.values()))[0]
         if not scene.things and maker in (count, exists) and rng.random() < 0.8:
             continue
-        if maker in tried and rng.random() < (0.5 if maker is count else 0.8):
+        if maker in tried and rng.random() < (0.3 if maker is count else 0.8):
             continue
         if (asked := maker(rng, split, scene)) is not None:
             tried.add(maker)

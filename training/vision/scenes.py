@@ -191,7 +191,7 @@ def different(rng: Random, scene: Scene, count: int) -> list[tuple[str, str, RGB
 def groups(rng: Random, scene: Scene) -> list[tuple[str, str, RGB]]:
     """Some of one shape and, half of the time, some of another; a quarter of the groups have mixed colours."""
     first = pick_shape(rng)
-    sizes = [(first, rng.choice((2, 3, 3, 4, 4, 5, 5, 6)))]
+    sizes = [(first, rng.choice((2, 2, 3, 3, 4, 4, 5, 5, 6)))]
     if rng.random() < 0.5:
         sizes = [(first, rng.randint(1, 4)), (pick_shape(rng, (first,)), rng.randint(1, 3))]
     looks: list[tuple[str, str, RGB]] = []
@@ -231,7 +231,7 @@ def add_lettering(rng: Random, scene: Scene, split: Split, share: float = 1.0) -
     scene.lettering = Lettering(text, kind, colour, rgb, font, size, x, y, angle, plate)
 
 
-FORMS = {"one": 20, "two": 18, "three": 12, "groups": 32, "text": 14, "both": 3, "empty": 1}
+FORMS = {"one": 17, "two": 16, "three": 12, "groups": 38, "text": 14, "both": 3, "empty": 1}
 
 
 def make_scene(rng: Random, split: Split, size: tuple[int, int], grid: Grid, form: str | None = None) -> Scene:
