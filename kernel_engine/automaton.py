@@ -7,8 +7,10 @@ one meaning. Invariant: two texts with one number have the same continuations; t
 
 from __future__ import annotations
 
+import math
 import string
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,10 +88,11 @@ class Automaton:
             state = self._steps[step]
         return state
 
-    def choices(self) -> Iterator[tuple[int, str]]:
-        """The states in which more than one text can follow, the nearest first, each with a text that leads to it."""
-        found, queue = {0}, deque([(0, "")])
-        while queue:
+    def choices(self, seconds: float = math.inf) -> Iterator[tuple[int, str]]:
+        """The states in which more than one text can follow, the nearest first, each with a text that leads to it: as far as
+        they are found within `seconds`, those between two of them included."""
+        end, found, queue = time.monotonic() + seconds, {0}, deque([(0, "")])
+        while queue and time.monotonic() < end:
             state, text = queue.popleft()
             term = self._terms[state]
             leading = _leading(term)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -103,10 +102,7 @@ class KeptMasks:
 
 def make_ahead(matcher: LLMatcher, tokenizer: LLTokenizer, automaton: Automaton, masks: KeptMasks, words: int) -> None:
     """Make the masks, of `words` int32 each, of the states that are nearest to where `matcher` is, the beginning."""
-    end = time.monotonic() + AHEAD_SECONDS
-    for state, text in itertools.islice(automaton.choices(), AHEAD_STATES):
-        if time.monotonic() > end:
-            return
+    for state, text in itertools.islice(automaton.choices(AHEAD_SECONDS), AHEAD_STATES):
         if masks.get(automaton, state) is not None:
             continue
         there, mask = matcher.deep_copy(), torch.zeros(words, dtype=torch.int32)

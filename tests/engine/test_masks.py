@@ -76,6 +76,12 @@ def test_the_nearest_states_come_first_and_those_where_one_text_must_follow_not_
     assert [text for _, text in automaton.choices()] == ["", "noabc", "noabcx", "noabcxx"]
 
 
+def test_the_search_for_choices_ends_in_time_also_where_there_are_none():
+    automaton = Automaton("a{3900}b?")
+    assert list(automaton.choices(seconds=0.0)) == []
+    assert automaton._steps == {}
+
+
 def test_other_characters_than_ascii_are_told_apart_but_not_followed():
     automaton = Automaton("a(é|è)|b(é|è)|cé")
     a, b, c = (automaton.follow(0, text) for text in "abc")
